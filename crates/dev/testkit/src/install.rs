@@ -1,0 +1,162 @@
+//! Where the programs of each major version are.
+//!
+//! `make provision` (scripts in `dev/provision`) puts them into the cache folder; this module only
+//! finds them there, and complains with that command when something is missing.
+
+use std::env;
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail, ensure};
+use pgtypes::Major;
+
+use crate::user;
+
+/// Narrows the majors that tests run on, as in `15,18`; for quick local runs only.
+pub const MAJORS_VARIABLE: &str = "PGHERD_TEST_MAJORS";
+
+/// The programs of one major version of PostgreSQL.
+#[derive(Clone, Debug)]
+pub struct Install {
+    major: Major,
+    home: PathBuf,
+    debian: bool,
+}
+
+impl Install {
+    /// The server of `major`, and its client programs where they are to be had.
+    ///
+    /// # Errors
+    ///
+    /// When the server is not in the cache.
+    pub fn of(major: Major) -> Result<Self> {
+        let home = cache_dir()?.join("postgresql").join(major.to_string());
+        let install = Self { major, home, debian: false };
+        ensure!(
+            install.server("postgres").exists(),
+            "no server of PostgreSQL {major} in {}: run `make provision`",
+            install.home.display()
+        );
+        Ok(install)
+    }
+
+    /// Debian's own server of `major`, which unlike [`Install::of`] knows lz4 and zstd; only 15.
+    ///
+    /// # Errors
+    ///
+    /// When it is not installed.
+    pub fn with_lz4_and_zstd(major: Major) -> Result<Self> {
+        let mut install = Self::of(major)?;
+        install.debian = true;
+        ensure!(
+            install.server("postgres").exists(),
+            "no server of PostgreSQL {major} with lz4 and zstd: {} is not there",
+            install.server("postgres").display()
+        );
+        Ok(install)
+    }
+
+    /// The majors that tests run on: all known ones, or those in [`MAJORS_VARIABLE`].
+    ///
+    /// Whether they are installed is not looked at: a test on a missing one must fail, not pass.
+    ///
+    /// # Errors
+    ///
+    /// When the variable names something else than 12 to 18.
+    pub fn majors() -> Result<Vec<Major>> {
+        let Ok(list) = env::var(MAJORS_VARIABLE) else { return Ok(Major::ALL.to_vec()) };
+        let names = list.split([',', ' ']).filter(|name| !name.is_empty());
+        let majors: Vec<_> = names.map(Major::from_server_version).collect::<Result<_, _>>()?;
+        ensure!(!majors.is_empty(), "{MAJORS_VARIABLE} is set and names no major");
+        Ok(majors)
+    }
+
+    /// The major version.
+    #[must_use]
+    pub const fn major(&self) -> Major {
+        self.major
+    }
+
+    /// Path of a server program: `postgres`, `initdb`, `pg_ctl`.
+    #[must_use]
+    pub fn server(&self, program: &str) -> PathBuf {
+        if self.debian {
+            Path::new("/usr/lib/postgresql").join(self.major.to_string()).join("bin").join(program)
+        } else {
+            self.home.join("server/bin").join(program)
+        }
+    }
+
+    /// Path of a client program of exactly this major: `pg_waldump`, `pg_basebackup`, ….
+    ///
+    /// # Errors
+    ///
+    /// When there is none; for 12 and 14 there is never one.
+    pub fn client(&self, program: &str) -> Result<PathBuf> {
+        let path = self.home.join("client/bin").join(program);
+        ensure!(path.exists(), "no {program} of PostgreSQL {} at {}", self.major, path.display());
+        Ok(path)
+    }
+
+    /// Whether the client programs of this major are to be had: 13, 15, 16, 17, 18.
+    #[must_use]
+    pub fn has_clients(major: Major) -> bool {
+        !matches!(major, Major::V12 | Major::V14)
+    }
+
+    /// Runs a client program of this major, or of the oldest later one that there is (clients serve
+    /// older servers), with a clean environment.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such program of this or a later major.
+    pub fn client_command(&self, program: &str) -> Result<Command> {
+        let later = Major::ALL.into_iter().filter(|major| *major >= self.major);
+        for major in later.filter(|major| Self::has_clients(*major)) {
+            if let Ok(path) = Self::of(major)?.client(program) {
+                return Ok(clean_command(&path));
+            }
+        }
+        bail!("no {program} for PostgreSQL {}: run `make provision`", self.major)
+    }
+
+    pub(crate) const fn knows_lz4_and_zstd(&self) -> bool {
+        self.debian
+    }
+
+    /// A name for what the server is, to tell caches of different ones apart.
+    pub(crate) fn label(&self) -> Result<String> {
+        let path = self.server("postgres");
+        let modified = fs::metadata(&path).and_then(|file| file.modified());
+        let modified = modified.with_context(|| format!("look at {}", path.display()))?;
+        let stamp = modified.duration_since(std::time::UNIX_EPOCH)?.as_secs();
+        let flavour = if self.debian { "debian" } else { "npm" };
+        Ok(format!("{}-{flavour}-{stamp}", self.major))
+    }
+}
+
+/// The cache folder; the same rule as `dev/provision/common.sh`.
+///
+/// # Errors
+///
+/// When there is neither `PGHERD_CACHE` nor `HOME`.
+pub fn cache_dir() -> Result<PathBuf> {
+    if let Some(cache) = env::var_os("PGHERD_CACHE").filter(|path| !path.is_empty()) {
+        return Ok(cache.into());
+    }
+    if user::is_root() {
+        return Ok("/var/cache/pgherd".into());
+    }
+    let home: OsString = env::var_os("HOME").context("neither PGHERD_CACHE nor HOME is set")?;
+    Ok(Path::new(&home).join(".cache/pgherd"))
+}
+
+/// A command that sees nothing of `PGHOST` and the like.
+pub(crate) fn clean_command(program: &Path) -> Command {
+    let mut command = Command::new(program);
+    command.env_clear().env("LC_ALL", "C").env("TZ", "UTC");
+    command.env("PATH", "/usr/local/bin:/usr/bin:/bin").env("HOME", "/nonexistent");
+    command
+}
