@@ -306,8 +306,12 @@ mod tests {
 
         #[test]
         fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
-            let _ = ServerMessage::parse(&bytes);
-            let _ = StandbyMessage::parse(&bytes);
+            if let Ok(ServerMessage::XLogData(head, wal)) = ServerMessage::parse(&bytes) {
+                prop_assert_eq!([&head.to_bytes()[..], wal].concat(), bytes.clone());
+            }
+            if let Ok(StandbyMessage::Feedback(feedback)) = StandbyMessage::parse(&bytes) {
+                prop_assert_eq!(feedback.to_bytes().to_vec(), bytes);
+            }
         }
     }
 }

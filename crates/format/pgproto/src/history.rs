@@ -194,7 +194,9 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
-            let _ = History::parse(Timeline(9), &bytes);
+            if let Ok(history) = History::parse(Timeline(9), &bytes) {
+                prop_assert!(history.past().iter().all(|past| history.contains(past.timeline)));
+            }
         }
     }
 }

@@ -25,7 +25,8 @@ fn reads_a_translated_error_of_a_server_and_its_cuts() {
     assert_eq!((fields.severity.as_str(), fields.sqlstate.as_str()), ("ERROR", "42601"));
     assert_eq!(fields.message, "Syntaxfehler bei »x«");
     for cut in 0..payload.len() {
-        let _ = parse_error_response(&payload[..cut]);
+        let message = parse_error_response(&payload[..cut]).message;
+        assert!("Syntaxfehler bei »x«".starts_with(message.trim_end_matches('\u{FFFD}')), "{cut}");
     }
     assert_eq!(parse_error_response(b"Mhalf of it").message, "half of it");
 }
@@ -71,9 +72,13 @@ fn writes_small_messages() {
 proptest! {
     #[test]
     fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
-        let _ = parse_error_response(&bytes);
-        let _ = data_row(&bytes);
-        let _ = parse_parameter_status(&bytes);
-        let _ = Authentication::parse(&bytes);
+        let fields = parse_error_response(&bytes);
+        prop_assert!(fields.message.chars().count() <= bytes.len());
+        let values = data_row(&bytes).unwrap_or_default();
+        prop_assert!(values.iter().flatten().map(|value| value.len()).sum::<usize>() <= bytes.len());
+        if let Ok((name, value)) = parse_parameter_status(&bytes) {
+            prop_assert_eq!([name, b"\0", value, b"\0"].concat(), bytes.clone());
+        }
+        prop_assert_eq!(Authentication::parse(&bytes).is_err(), bytes.len() < 4 || (bytes.starts_with(&[0, 0, 0, 5]) && bytes.len() < 8));
     }
 }

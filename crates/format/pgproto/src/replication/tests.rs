@@ -184,7 +184,10 @@ fn cuts_long_names_between_characters() {
 fn every_cut_is_a_command_or_an_error() {
     let text = b"BASE_BACKUP ( LABEL 'it''s',  PROGRESS,  CHECKPOINT \"fast\",  WAIT 0 );";
     for cut in 0..text.len() {
-        let _ = Command::parse(&text[..cut]);
+        let is_backup = matches!(Command::parse(&text[..cut]), Ok(Command::BaseBackup(_)));
+        let is_sql = Command::parse(&text[..cut]) == Ok(Command::Sql);
+        assert_eq!(is_sql, cut < 11, "cut at {cut}");
+        assert_eq!(is_backup, cut == 11 || cut == 12 || cut >= text.len() - 1, "cut at {cut}");
     }
 }
 
@@ -251,7 +254,10 @@ proptest! {
 
     #[test]
     fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
-        let _ = Command::parse(&bytes);
-        let _ = Command::parse(&[b"BASE_BACKUP (", &bytes[..]].concat());
+        for head in [&b""[..], b"BASE_BACKUP (", b"SHOW ", b"START_REPLICATION "] {
+            if let Ok(command) = Command::parse(&[head, &bytes[..]].concat()) {
+                prop_assert_eq!(Command::parse(command.to_text().as_bytes()), Ok(command));
+            }
+        }
     }
 }
