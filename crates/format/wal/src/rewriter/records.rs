@@ -1,0 +1,123 @@
+//! The hot loop: the records that start on one page.
+
+use super::cross::{Gathered, overwrite};
+use super::weigh::Weighed;
+use super::{Open, Phase, Rewriter, Step};
+use crate::error::WalError;
+use crate::judge::Judge;
+use crate::noop::Prefix;
+use crate::page::PAGE;
+use crate::record::{HEADER_BYTES, Header};
+use crate::span::SpanFate;
+
+/// `MAXIMUM_ALIGNOF`: records start at multiples of it.
+const ALIGN: usize = 8;
+
+/// What became of the record at the position.
+enum Seen {
+    /// It is final, all of its bytes.
+    Whole(usize),
+    /// It is the open record, or the caller has to hear something about it first.
+    Left,
+    /// Its headers are not complete.
+    Short,
+}
+
+impl Rewriter {
+    /// Records from the position on, which is aligned and behind a page header, to the end of
+    /// the page.
+    ///
+    /// Leaves the position at the start of the last record that it looked at.
+    pub(super) fn records(
+        &mut self,
+        rest: &mut [u8],
+        judge: &impl Judge,
+    ) -> Result<Step, WalError> {
+        let base = self.at;
+        let window = (PAGE - self.page_offset()).min(rest.len());
+        let mut moved = 0;
+        while moved < window {
+            self.at = base + moved as u64;
+            let Some(record) = rest.get_mut(moved..window) else { break };
+            match self.record(record, judge)? {
+                Seen::Whole(bytes) => moved = (moved + bytes).next_multiple_of(ALIGN).min(window),
+                Seen::Left => break,
+                Seen::Short => {
+                    let wide = rest.get(moved..).unwrap_or_default();
+                    match self.record_over_border(wide, judge)? {
+                        Seen::Whole(bytes) => moved += bytes,
+                        Seen::Left => {}
+                        Seen::Short if moved == 0 => return Ok(Step::Hold),
+                        Seen::Short => {}
+                    }
+                    break;
+                }
+            }
+        }
+        Ok(Step::Moved(moved))
+    }
+
+    /// The record at the start of `record`, which ends with the page or with what is there.
+    #[inline]
+    fn record(&mut self, record: &mut [u8], judge: &impl Judge) -> Result<Seen, WalError> {
+        let Some(head) = record.first_chunk::<HEADER_BYTES>() else { return Ok(Seen::Short) };
+        let header = Header::parse(head);
+        let weighed = self.consider(&header, record, judge)?;
+        let bytes = record.get_mut(..header.total_bytes as usize);
+        match (weighed, bytes) {
+            (Weighed::Pass, Some(whole)) if self.pending.is_none() => Ok(Seen::Whole(whole.len())),
+            (Weighed::Replace(prefix), Some(whole)) if self.pending.is_none() => {
+                overwrite(whole, prefix.as_slice());
+                Ok(Seen::Whole(whole.len()))
+            }
+            (weighed, _) => Ok(self.open(&header, weighed)),
+        }
+    }
+
+    /// The same for a record whose headers go over the end of its page, or of what is there.
+    fn record_over_border(&mut self, rest: &[u8], judge: &impl Judge) -> Result<Seen, WalError> {
+        let Some(total) = rest.first_chunk::<4>() else { return Ok(Seen::Short) };
+        let total = u32::from_le_bytes(*total);
+        self.check_length(total)?;
+        match self.gather(rest, total)? {
+            Gathered::Short => return Ok(Seen::Short),
+            Gathered::Overwritten => return Ok(Seen::Whole(PAGE - self.page_offset())),
+            Gathered::Head => {}
+        }
+        let gathered = std::mem::take(&mut self.gathered);
+        let seen = match gathered.first_chunk::<HEADER_BYTES>() {
+            None => Ok(Seen::Short),
+            Some(head) => {
+                let header = Header::parse(head);
+                let weighed = self.consider(&header, &gathered, judge);
+                weighed.map(|weighed| self.open(&header, weighed))
+            }
+        };
+        self.gathered = gathered;
+        seen
+    }
+
+    /// Makes a record with a fate the open one.
+    fn open(&mut self, header: &Header, weighed: Weighed) -> Seen {
+        let mut prefix = Prefix::EMPTY;
+        let mut lesson = None;
+        let mut fate = SpanFate::Passed;
+        match weighed {
+            Weighed::Short => return Seen::Short,
+            Weighed::Told => return Seen::Left,
+            Weighed::Pass => {}
+            Weighed::Replace(noop) => {
+                prefix = noop;
+                fate = SpanFate::Replaced;
+            }
+            Weighed::Learn(learn) => lesson = Some(learn),
+            // so that who starts behind the border knows what follows
+            Weighed::Switch(head) => prefix = head,
+        }
+        let total = header.total_bytes;
+        self.open = Open { start: self.at, total, remaining: total, fate, prefix, lesson };
+        self.captured.clear();
+        self.phase = Phase::Body;
+        Seen::Left
+    }
+}
