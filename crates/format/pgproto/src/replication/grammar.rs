@@ -258,7 +258,10 @@ impl Parser<'_> {
         let name = self.name()?;
         let temporary = self.keyword("TEMPORARY")?;
         if self.keyword("PHYSICAL")? {
-            let reserve_wal = reserve_wal(&self.slot_options()?)?;
+            let options = self.slot_options()?;
+            // A server reads the whole command before it looks at options.
+            self.end()?;
+            let reserve_wal = reserve_wal(&options)?;
             return Ok(Command::CreatePhysicalSlot(CreatePhysicalSlot {
                 name,
                 temporary,

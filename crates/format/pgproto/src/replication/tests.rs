@@ -134,6 +134,8 @@ fn refuses_with_the_words_of_the_server() {
             "reserve_wal requires a Boolean value",
         ),
         ("CREATE_REPLICATION_SLOT s PHYSICAL (foo)", "unrecognized option: foo"),
+        ("CREATE_REPLICATION_SLOT s PHYSICAL (foo) x", "syntax error"),
+        ("CREATE_REPLICATION_SLOT s PHYSICAL (foo);", "unrecognized option: foo"),
         ("CREATE_REPLICATION_SLOT s PHYSICAL TWO_PHASE", "conflicting or redundant options"),
         (
             "CREATE_REPLICATION_SLOT s PHYSICAL RESERVE_WAL RESERVE_WAL",
