@@ -1,0 +1,74 @@
+//! Every key of the file, section by section.
+
+/// A key and the name that walbouncer has for it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Key {
+    pub(crate) name: &'static str,
+    pub(crate) alias: Option<&'static str>,
+}
+
+const fn key(name: &'static str) -> Key {
+    Key { name, alias: None }
+}
+
+const fn also(name: &'static str, alias: &'static str) -> Key {
+    Key { name, alias: Some(alias) }
+}
+
+/// The whole file. `listen_port` is no alias of `listen`: it takes a port only.
+pub(crate) const RELAY: [Key; 8] = [
+    key("listen"),
+    key("listen_port"),
+    also("upstream", "master"),
+    key("state_dir"),
+    key("strict"),
+    key("configurations"),
+    key("limits"),
+    key("log_format"),
+];
+/// `upstream`.
+pub(crate) const UPSTREAM: [Key; 3] = [key("host"), key("port"), key("catalog")];
+/// `upstream.catalog`.
+pub(crate) const CATALOG: [Key; 3] = [key("user"), key("database"), key("passfile")];
+/// `limits`.
+pub(crate) const LIMITS: [Key; 3] =
+    [key("max_connections"), key("startup_timeout"), key("peer_timeout")];
+/// One entry of `configurations`, below its name.
+pub(crate) const CONFIGURATION: [Key; 2] = [key("match"), key("filter")];
+/// `match`.
+pub(crate) const MATCH: [Key; 3] =
+    [key("application_name"), also("source", "source_ip"), key("user")];
+/// `filter`.
+pub(crate) const FILTER: [Key; 4] = [
+    key("include_databases"),
+    key("exclude_databases"),
+    key("include_tablespaces"),
+    key("exclude_tablespaces"),
+];
+
+/// Every section with its name, as messages call it.
+pub(crate) const SECTIONS: [(&str, &[Key]); 7] = [
+    ("the top level of the file", &RELAY),
+    ("`upstream`", &UPSTREAM),
+    ("`catalog`", &CATALOG),
+    ("`limits`", &LIMITS),
+    ("a configuration", &CONFIGURATION),
+    ("`match`", &MATCH),
+    ("`filter`", &FILTER),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_key_is_in_the_reference() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../docs/reference.md");
+        let reference = std::fs::read_to_string(path).unwrap();
+        for (section, keys) in SECTIONS {
+            for name in keys.iter().flat_map(|key| [Some(key.name), key.alias]).flatten() {
+                assert!(reference.contains(&format!("`{name}`")), "{name} of {section}");
+            }
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! The checked settings, as the relay takes them.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::{Client, Filter, Listen, Match};
+
+/// Settings of `pgherd relay`, checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Relay {
+    /// Where standbys connect; never empty, no address twice.
+    pub listen: Vec<Listen>,
+    /// The server that the WAL comes from.
+    pub upstream: Upstream,
+    /// Folder that keeps what was decided, across restarts; an absolute path.
+    pub state_dir: PathBuf,
+    /// Is a name in a filter that the server does not have an error, not a warning?
+    pub strict: bool,
+    /// What each client gets, first match wins. `None`: every client, unfiltered.
+    pub configurations: Option<Vec<Configuration>>,
+    /// Limits on what clients may take.
+    pub limits: Limits,
+    /// How log lines are written.
+    pub log_format: LogFormat,
+}
+
+/// What [`Relay::configuration_for`] found for a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Selection<'a> {
+    /// The file has no list of configurations: everyone gets everything.
+    Unfiltered,
+    /// The first configuration whose conditions all hold.
+    Configuration(&'a Configuration),
+    /// There is a list, and nothing in it matches.
+    Refused,
+}
+
+impl Relay {
+    /// The configuration for this client: the first whose conditions all hold.
+    #[must_use]
+    pub fn configuration_for(&self, client: &Client<'_>) -> Selection<'_> {
+        let Some(configurations) = &self.configurations else {
+            return Selection::Unfiltered;
+        };
+        configurations
+            .iter()
+            .find(|configuration| configuration.matching.matches(client))
+            .map_or(Selection::Refused, Selection::Configuration)
+    }
+}
+
+/// One entry of the list `configurations`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Configuration {
+    /// Its name, unique in the file: 1 to 63 bytes of any text without control
+    /// characters. Encode it before it becomes a part of a file's name.
+    pub name: String,
+    /// Which clients it is for.
+    pub matching: Match,
+    /// What these clients get. `None`: everything. A filter has at least one name.
+    pub filter: Option<Filter>,
+}
+
+/// The server that the relay reads from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Upstream {
+    /// Where it is.
+    pub host: Host,
+    /// Its port; over a Unix socket the number in the socket's name.
+    pub port: u16,
+    /// How the relay itself logs in to read names.
+    pub catalog: Catalog,
+}
+
+/// Where a server is, as libpq reads `host`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Host {
+    /// A host name or an address (IPv6 without brackets), not looked up yet.
+    Name(String),
+    /// The folder of a Unix socket; an absolute path.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(name) => f.write_str(name),
+            Self::Unix(dir) => dir.display().fmt(f),
+        }
+    }
+}
+
+/// The connection that reads the names of databases and tablespaces.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Catalog {
+    /// Who logs in. `None`: the user of the client that needs the names.
+    pub user: Option<String>,
+    /// Which database; `postgres` unless the file says another.
+    pub database: String,
+    /// Password file, an absolute path. `None`: PGPASSWORD or `~/.pgpass`, as with libpq.
+    pub passfile: Option<PathBuf>,
+}
+
+/// What clients may take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections at the same time; one more is answered with SQLSTATE 53300.
+    pub max_connections: u32,
+    /// Time from connect to the end of authentication; like `authentication_timeout`.
+    pub startup_timeout: Duration,
+    /// Silence after which a peer is taken for dead; like `wal_sender_timeout`.
+    /// `None`: never.
+    pub peer_timeout: Option<Duration>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_connections: 1_000,
+            startup_timeout: Duration::from_secs(60),
+            peer_timeout: Some(Duration::from_secs(60)),
+        }
+    }
+}
+
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Options of the command line that win over the file.
+///
+/// Kept as text: a bad number is reported together with the problems of the file.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Overrides {
+    /// `-h`/`--host`: host of the upstream.
+    pub host: Option<String>,
+    /// `-P`/`--masterport`: port of the upstream.
+    pub masterport: Option<String>,
+    /// `-p`/`--port`: where to listen. Replaces the port of every TCP address in
+    /// `listen`; without `listen` it means what `listen_port` means.
+    pub port: Option<String>,
+    /// `--log-format`.
+    pub log_format: Option<LogFormat>,
+}

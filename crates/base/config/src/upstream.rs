@@ -1,0 +1,83 @@
+//! The section `upstream`: which server to follow, and how to read names from it.
+
+use crate::address::{self, Bad};
+use crate::check::{Options, path};
+use crate::environment::Environment;
+use crate::problem::Problems;
+use crate::scalar::{port, text};
+use crate::section::{Entry, section};
+use crate::tree::Node;
+use crate::{Catalog, Host, Upstream, keys};
+
+const HOST: &str = "localhost";
+const PORT: u16 = 5432;
+/// The database that names are read from.
+const DATABASE: &str = "postgres";
+
+/// The upstream; a file that has none needs one from the options.
+pub(crate) fn read(
+    entry: Option<Entry<'_>>,
+    options: &Options,
+    environment: &Environment,
+    problems: &mut Problems<'_>,
+) -> Option<Upstream> {
+    let node = entry.map(|entry| entry.value).filter(|node| !node.is_null());
+    if node.is_none() && !options.upstream {
+        let span = entry.map_or(0..0, |entry| entry.key.span.clone());
+        let hint = "add `upstream: {host: ..., port: 5432}`, or give --host";
+        problems.add(&span, "no upstream: the file does not say which server to follow", hint);
+        return None;
+    }
+    section_of(node, options, environment, problems)
+}
+
+/// The section `upstream`; without it everything is as by default.
+pub(crate) fn section_of(
+    node: Option<&Node>,
+    options: &Options,
+    environment: &Environment,
+    problems: &mut Problems<'_>,
+) -> Option<Upstream> {
+    let [host, upstream_port, catalog] =
+        node.map_or([None; 3], |node| section(node, &keys::UPSTREAM, problems));
+    let host = match host {
+        Some(entry) => match address::host(text(entry.value, "the host", problems)?) {
+            Ok(host) => Some(host),
+            Err(Bad { message, hint }) => {
+                problems.add(&entry.value.span, message, hint);
+                None
+            }
+        },
+        None => Some(Host::Name(HOST.to_owned())),
+    };
+    let port = upstream_port.map_or(Some(PORT), |entry| port(entry.value, problems));
+    let catalog = catalog_of(catalog.map(|entry| entry.value), environment, problems);
+    Some(Upstream {
+        host: options.host.clone().or(host)?,
+        port: options.masterport.or(port)?,
+        catalog: catalog?,
+    })
+}
+
+fn catalog_of(
+    node: Option<&Node>,
+    environment: &Environment,
+    problems: &mut Problems<'_>,
+) -> Option<Catalog> {
+    let [user, database, passfile] = node
+        .filter(|node| !node.is_null())
+        .map_or([None; 3], |node| section(node, &keys::CATALOG, problems));
+    let user = match user {
+        Some(entry) => Some(text(entry.value, "the user", problems).map(str::to_owned)?),
+        None => None,
+    };
+    let database = match database {
+        Some(entry) => text(entry.value, "the database", problems)?,
+        None => DATABASE,
+    };
+    let passfile = match passfile {
+        Some(entry) => Some(path(entry.value, "passfile", environment, problems)?),
+        None => None,
+    };
+    Some(Catalog { user, database: database.to_owned(), passfile })
+}
