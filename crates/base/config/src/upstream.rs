@@ -40,16 +40,8 @@ pub(crate) fn section_of(
 ) -> Option<Upstream> {
     let [host, upstream_port, catalog] =
         node.map_or([None; 3], |node| section(node, &keys::UPSTREAM, problems));
-    let host = match host {
-        Some(entry) => match address::host(text(entry.value, "the host", problems)?) {
-            Ok(host) => Some(host),
-            Err(Bad { message, hint }) => {
-                problems.add(&entry.value.span, message, hint);
-                None
-            }
-        },
-        None => Some(Host::Name(HOST.to_owned())),
-    };
+    let host = host
+        .map_or_else(|| Some(Host::Name(HOST.to_owned())), |entry| host_of(entry.value, problems));
     let port = upstream_port.map_or(Some(PORT), |entry| port(entry.value, problems));
     let catalog = catalog_of(catalog.map(|entry| entry.value), environment, problems);
     Some(Upstream {
@@ -57,6 +49,16 @@ pub(crate) fn section_of(
         port: options.masterport.or(port)?,
         catalog: catalog?,
     })
+}
+
+fn host_of(node: &Node, problems: &mut Problems<'_>) -> Option<Host> {
+    match address::host(text(node, "the host", problems)?) {
+        Ok(host) => Some(host),
+        Err(Bad { message, hint }) => {
+            problems.add(&node.span, message, hint);
+            None
+        }
+    }
 }
 
 fn catalog_of(
@@ -67,17 +69,14 @@ fn catalog_of(
     let [user, database, passfile] = node
         .filter(|node| !node.is_null())
         .map_or([None; 3], |node| section(node, &keys::CATALOG, problems));
-    let user = match user {
-        Some(entry) => Some(text(entry.value, "the user", problems).map(str::to_owned)?),
-        None => None,
-    };
-    let database = match database {
-        Some(entry) => text(entry.value, "the database", problems)?,
-        None => DATABASE,
-    };
-    let passfile = match passfile {
-        Some(entry) => Some(path(entry.value, "passfile", environment, problems)?),
-        None => None,
-    };
-    Some(Catalog { user, database: database.to_owned(), passfile })
+    // Each is read before the first `?`, so that a bad one does not hide the next.
+    let user = user.map(|entry| text(entry.value, "the user", problems));
+    let database =
+        database.map_or(Some(DATABASE), |entry| text(entry.value, "the database", problems));
+    let passfile = passfile.map(|entry| path(entry.value, "passfile", environment, problems));
+    Some(Catalog {
+        user: user.map_or(Some(None), |user| user.map(|user| Some(user.to_owned())))?,
+        database: database?.to_owned(),
+        passfile: passfile.map_or(Some(None), |passfile| passfile.map(Some))?,
+    })
 }

@@ -132,6 +132,22 @@ fn one_problem_in_an_entry_does_not_hide_the_others() {
 }
 
 #[test]
+fn one_problem_in_a_section_does_not_hide_the_others() {
+    let text = "listen: 1\nupstream:\n  host: []\n  port: x\n  catalog:\n    user: []\n    \
+                database: []\n    passfile: []\nstate_dir: []\nstrict: []\nconfigurations: 1\n\
+                limits:\n  max_connections: x\n  startup_timeout: x\n  peer_timeout: x\n\
+                log_format: []\n";
+    let error = refused(text);
+    let lines: Vec<_> = error.problems.iter().map(|problem| problem.place).collect();
+    let lines = lines.into_iter().filter_map(|place| match place {
+        Place::Line { line, .. } => Some(line),
+        _ => None,
+    });
+    let expected = [1, 3, 4, 6, 7, 8, 9, 10, 11, 13, 14, 15, 16];
+    assert_eq!(lines.collect::<Vec<_>>(), expected, "{error}");
+}
+
+#[test]
 fn filters() {
     let cases = [
         ("exclude_databases: [template0]", 21, "template0 cannot be excluded", "remove"),
