@@ -64,7 +64,9 @@ fn log(mean: usize, half: bool) -> Log {
             }
             number => {
                 let rmid = if number % 2 == 0 { 10 } else { 11 };
-                Body::new(rmid, 0x00).block(place(1663, database), 16_400, vec![1; data]).main([5; 3])
+                Body::new(rmid, 0x00)
+                    .block(place(1663, database), 16_400, vec![1; data])
+                    .main([5; 3])
             }
         };
         log.push(&body);
