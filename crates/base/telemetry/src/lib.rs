@@ -1,0 +1,52 @@
+//! Logs on standard error: one line an event, as text or as JSON.
+//!
+//! The levels mean what PostgreSQL's administrators expect: ERROR asks a person to act,
+//! WARN tells of something that was handled, INFO tells the story, DEBUG and TRACE are for
+//! `-v` and `-vv`. `PGHERD_LOG` overrides them with a filter as in `relay=debug,info`.
+//!
+//! Never in a log: passwords, row values, query texts.
+
+use tracing::Level;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::FmtSpan;
+
+/// How a line of the log looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// For people and journald: time, level, sentence, fields.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// The variable that overrides the level, in the syntax of `tracing_subscriber::EnvFilter`.
+pub const FILTER_VARIABLE: &str = "PGHERD_LOG";
+
+/// Starts logging for the whole process; `verbose` counts the `-v`.
+///
+/// A second call changes nothing.
+pub fn start(format: Format, verbose: u8) {
+    let level = match verbose {
+        0 => Level::INFO,
+        1 => Level::DEBUG,
+        _ => Level::TRACE,
+    };
+    let filter = EnvFilter::builder()
+        .with_default_directive(level.into())
+        .with_env_var(FILTER_VARIABLE)
+        .from_env_lossy();
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_span_events(FmtSpan::NONE)
+        .with_target(verbose > 0)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()));
+    let started = match format {
+        Format::Text => lines.try_init(),
+        Format::Json => lines.json().flatten_event(true).try_init(),
+    };
+    if let Err(error) = started {
+        tracing::debug!(%error, "logging had been started before");
+    }
+}

@@ -1,0 +1,199 @@
+//! Takes over what the catalogs say when a stream starts.
+
+use config::Kind as FilterKind;
+use pgproto::history::History;
+use pgtypes::{Lsn, Oid, SegmentBytes};
+use tracing::info;
+
+use super::fates::{Epoch, Fate, Fates, Kind, Point, Reason};
+use super::{Ledger, LedgerError, judge_database, log_decision, shown};
+use crate::names::Names;
+
+/// A pattern of the filter that no name on the server matches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unmatched {
+    /// What it would be the name of.
+    pub kind: Kind,
+    /// The pattern.
+    pub pattern: String,
+}
+
+/// A thing that the catalogs know.
+struct Thing<'a> {
+    kind: Kind,
+    oid: Oid,
+    name: &'a [u8],
+    tablespace: Oid,
+}
+
+impl Ledger {
+    /// Gives a fate to each OID that has none, notes new names, and applies a filter that
+    /// was changed since the last time.
+    ///
+    /// A stricter filter rules from the first segment on that no client has reached. What
+    /// was included until then stays as it is on the standbys, and is not kept up.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError::Loosened`] when the filter includes what standbys do not hold; nothing
+    /// was changed then.
+    pub fn adopt(
+        &mut self,
+        names: &Names,
+        history: &History,
+        segment_bytes: SegmentBytes,
+    ) -> Result<(), LedgerError> {
+        let before = self.record.clone();
+        let filter_text = self.filter.canonical();
+        // Tablespaces first: the fate of a database depends on its default one.
+        let tablespaces = names.tablespaces.iter().map(|tablespace| Thing {
+            kind: Kind::Tablespace,
+            oid: tablespace.oid,
+            name: &tablespace.name,
+            tablespace: Oid::INVALID,
+        });
+        let databases = names.databases.iter().map(|database| Thing {
+            kind: Kind::Database,
+            oid: database.oid,
+            name: &database.name,
+            tablespace: database.tablespace,
+        });
+        let things: Vec<_> = tablespaces.chain(databases).collect();
+        if self.has_names() && self.record.filter != filter_text {
+            let since = Point::new(history.timeline(), self.behind_all_sent(segment_bytes));
+            if let Err(error) = self.change_filter(&things, history, since) {
+                self.record = before;
+                return Err(error);
+            }
+        }
+        self.record.filter = filter_text;
+        for thing in &things {
+            self.adopt_thing(thing, history);
+        }
+        self.adopt_files(names);
+        if self.record != before { self.commit() } else { Ok(()) }
+    }
+
+    /// The patterns of the filter that fit nothing on the server.
+    #[must_use]
+    pub fn unmatched(&self, names: &Names) -> Vec<Unmatched> {
+        unmatched(&self.filter, names)
+    }
+
+    fn adopt_thing(&mut self, thing: &Thing<'_>, history: &History) {
+        let name = shown(thing.name);
+        if let Some(known) = self.record.fates.newest_mut(thing.kind, thing.oid, history) {
+            if known.name != name && known.reason != Reason::Unknown {
+                info!(
+                    configuration = self.name,
+                    kind = thing.kind.word(),
+                    oid = %thing.oid,
+                    from = known.name,
+                    to = name,
+                    fate = known.fate.word(),
+                    "renamed; the decision stays as it was made under the first name",
+                );
+            }
+            known.name = name;
+            return;
+        }
+        let (fate, reason) = self.judge(thing, history);
+        let epoch = Epoch {
+            since: Point::ORIGIN,
+            fate,
+            reason,
+            name,
+            tablespace: thing.tablespace.0,
+            dropped: None,
+        };
+        log_decision(&self.name, thing.kind, thing.oid, &epoch);
+        self.record.fates.begin(thing.kind, thing.oid, epoch);
+    }
+
+    /// What the filter, as it is now, says of a thing.
+    fn judge(&self, thing: &Thing<'_>, history: &History) -> (Fate, Reason) {
+        match thing.kind {
+            Kind::Tablespace => (Fate::of(self.filter.tablespace(thing.name)), Reason::Name),
+            Kind::Database => {
+                let newest = Lsn(u64::MAX);
+                let home = self.fate(Kind::Tablespace, thing.tablespace, history, newest);
+                judge_database(&self.filter, thing.name, home)
+            }
+        }
+    }
+
+    /// Applies another filter to OIDs whose fate an earlier one decided.
+    fn change_filter(
+        &mut self,
+        things: &[Thing<'_>],
+        history: &History,
+        since: Point,
+    ) -> Result<(), LedgerError> {
+        let mut loosened = Vec::new();
+        for thing in things {
+            let newest = self.record.fates.newest_mut(thing.kind, thing.oid, history);
+            let Some(known) = newest.map(|known| known.clone()) else { continue };
+            let (fate, _) = self.judge(thing, history);
+            match (known.fate, fate) {
+                (Fate::Included, Fate::Excluded) => {
+                    let reason = Reason::FilterTightened;
+                    let epoch = Epoch { since, fate, reason, ..known };
+                    log_decision(&self.name, thing.kind, thing.oid, &epoch);
+                    self.record.fates.begin(thing.kind, thing.oid, epoch);
+                }
+                (Fate::Excluded, Fate::Included) if !known.reason.is_lasting() => {
+                    loosened.push(format!("{} {:?}", thing.kind.word(), shown(thing.name)));
+                }
+                _ => {}
+            }
+        }
+        // A database follows its tablespace: name the tablespaces too, they came first.
+        if loosened.is_empty() {
+            Ok(())
+        } else {
+            Err(LedgerError::Loosened { name: self.name.clone(), loosened })
+        }
+    }
+
+    fn adopt_files(&mut self, names: &Names) {
+        let fates: &mut Fates = &mut self.record.fates;
+        let pairs = [
+            (&mut fates.database_files, names.database_file, Oid::PG_DATABASE),
+            (&mut fates.tablespace_files, names.tablespace_file, Oid::PG_TABLESPACE),
+        ];
+        for (files, now, initial) in pairs {
+            // A new cluster names these files after the catalog; old WAL may go back to then.
+            for file in [initial, now] {
+                if file != Oid::INVALID && !files.contains(&file.0) {
+                    files.push(file.0);
+                }
+            }
+        }
+    }
+}
+
+impl Reason {
+    /// Whether no filter can undo it: the files are not on the standbys whatever it says.
+    const fn is_lasting(self) -> bool {
+        matches!(self, Self::MovedOut | Self::TemplateExcluded)
+    }
+}
+
+/// The patterns of `filter` that fit nothing in `names`.
+#[must_use]
+pub(crate) fn unmatched(filter: &config::Filter, names: &Names) -> Vec<Unmatched> {
+    let fits = |kind, pattern: &config::Pattern| match kind {
+        FilterKind::Database => names.databases.iter().any(|it| pattern.matches(&it.name)),
+        FilterKind::Tablespace => names.tablespaces.iter().any(|it| pattern.matches(&it.name)),
+    };
+    let missing = filter.patterns().filter(|(kind, pattern)| !fits(*kind, pattern));
+    missing
+        .map(|(kind, pattern)| Unmatched {
+            kind: match kind {
+                FilterKind::Database => Kind::Database,
+                FilterKind::Tablespace => Kind::Tablespace,
+            },
+            pattern: pattern.to_string(),
+        })
+        .collect()
+}

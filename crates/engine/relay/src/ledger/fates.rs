@@ -1,0 +1,249 @@
+//! What a configuration decided about each OID, and from which point of the WAL on.
+//!
+//! The name of a database decides when its OID is first seen; from then on the OID
+//! decides, whatever happens to the name. A fate changes only by an event in the WAL (moved
+//! to another tablespace, OID used again after a drop) or by a stricter filter, and then from
+//! a point on: records before that point keep the old fate, so that a range of WAL which is
+//! asked again gives the same bytes.
+//!
+//! Pure data: no clock, no disk, no log. [`super::Ledger`] has these.
+
+use std::collections::BTreeMap;
+
+use pgproto::history::History;
+use pgtypes::{Lsn, Oid, Timeline};
+use serde::{Deserialize, Serialize};
+
+/// A place in the WAL: LSNs alone are ambiguous once a timeline has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Point {
+    /// Timeline; 0 for what holds on every timeline.
+    pub timeline: u32,
+    /// Position.
+    pub lsn: u64,
+}
+
+impl Point {
+    /// Before all WAL, on every timeline.
+    pub const ORIGIN: Self = Self { timeline: 0, lsn: 0 };
+
+    /// This position of this timeline.
+    #[must_use]
+    pub const fn new(timeline: Timeline, lsn: Lsn) -> Self {
+        Self { timeline: timeline.0, lsn: lsn.0 }
+    }
+}
+
+/// Whether the WAL at `point` is part of this history.
+#[must_use]
+pub fn holds(history: &History, point: Point) -> bool {
+    point.timeline == 0
+        || point.timeline == history.timeline().0
+        || history.end_of(Timeline(point.timeline)).is_some_and(|until| point.lsn < until.0)
+}
+
+/// Whether a standby holds a thing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Fate {
+    /// Its records pass.
+    Included,
+    /// Its records are replaced.
+    Excluded,
+}
+
+impl Fate {
+    /// The fate of something that does or does not pass a filter.
+    #[must_use]
+    pub const fn of(passes: bool) -> Self {
+        if passes { Self::Included } else { Self::Excluded }
+    }
+
+    /// The word for the log.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Included => "included",
+            Self::Excluded => "excluded",
+        }
+    }
+}
+
+/// Why a fate is what it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// The filter, applied to the name.
+    Name,
+    /// The database's default tablespace is excluded, and with it the database's catalogs.
+    DefaultTablespace,
+    /// The database was moved into an excluded tablespace: its files left the standby.
+    MovedOut,
+    /// The database was made by copying files that the standby does not have.
+    TemplateExcluded,
+    /// Records came whose name could not be found; a no-op is always safe.
+    Unknown,
+    /// A stricter filter was configured.
+    FilterTightened,
+}
+
+/// A fate, and from which point on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Epoch {
+    /// First point at which it holds.
+    pub since: Point,
+    /// What is done.
+    pub fate: Fate,
+    /// Why.
+    pub reason: Reason,
+    /// The name that decided; shown, and used when the filter changes after a drop.
+    pub name: String,
+    /// The database's default tablespace; 0 for a tablespace.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub tablespace: u32,
+    /// Where it was dropped; an insert behind that point is another thing with the same OID.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dropped: Option<Point>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+const fn is_zero(value: &u32) -> bool {
+    *value == 0
+}
+
+/// What an OID is the OID of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A database.
+    Database,
+    /// A tablespace.
+    Tablespace,
+}
+
+impl Kind {
+    /// The word for the log.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Database => "database",
+            Self::Tablespace => "tablespace",
+        }
+    }
+}
+
+/// Every fate of one configuration.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fates {
+    databases: BTreeMap<u32, Vec<Epoch>>,
+    tablespaces: BTreeMap<u32, Vec<Epoch>>,
+    /// Relation files that hold, or held, the rows of `pg_database`.
+    pub database_files: Vec<u32>,
+    /// The same of `pg_tablespace`.
+    pub tablespace_files: Vec<u32>,
+}
+
+impl Fates {
+    const fn book(&self, kind: Kind) -> &BTreeMap<u32, Vec<Epoch>> {
+        match kind {
+            Kind::Database => &self.databases,
+            Kind::Tablespace => &self.tablespaces,
+        }
+    }
+
+    const fn book_mut(&mut self, kind: Kind) -> &mut BTreeMap<u32, Vec<Epoch>> {
+        match kind {
+            Kind::Database => &mut self.databases,
+            Kind::Tablespace => &mut self.tablespaces,
+        }
+    }
+
+    /// The epoch of `oid` that rules at `lsn`; the oldest one when all began later.
+    #[must_use]
+    pub fn at(&self, kind: Kind, oid: Oid, history: &History, lsn: Lsn) -> Option<&Epoch> {
+        let mut known =
+            self.book(kind).get(&oid.0)?.iter().filter(|epoch| holds(history, epoch.since));
+        let first = known.next()?;
+        Some(known.take_while(|epoch| epoch.since.lsn <= lsn.0).last().unwrap_or(first))
+    }
+
+    /// The newest epoch of each OID in this history.
+    pub fn newest<'a>(
+        &'a self,
+        kind: Kind,
+        history: &'a History,
+    ) -> impl Iterator<Item = (Oid, &'a Epoch)> {
+        self.book(kind).iter().filter_map(|(oid, epochs)| {
+            let newest = epochs.iter().rfind(|epoch| holds(history, epoch.since))?;
+            Some((Oid(*oid), newest))
+        })
+    }
+
+    /// Every epoch of this history, for the table that judges.
+    pub fn epochs<'a>(
+        &'a self,
+        kind: Kind,
+        history: &'a History,
+    ) -> impl Iterator<Item = (Oid, Vec<(Lsn, Fate)>)> + 'a {
+        self.book(kind).iter().filter_map(|(oid, epochs)| {
+            let known = epochs.iter().filter(|epoch| holds(history, epoch.since));
+            let fates: Vec<_> = known.map(|epoch| (Lsn(epoch.since.lsn), epoch.fate)).collect();
+            (!fates.is_empty()).then_some((Oid(*oid), fates))
+        })
+    }
+
+    /// Adds an epoch, in the order of positions.
+    pub fn begin(&mut self, kind: Kind, oid: Oid, epoch: Epoch) {
+        let epochs = self.book_mut(kind).entry(oid.0).or_default();
+        let place = epochs.partition_point(|known| known.since.lsn <= epoch.since.lsn);
+        epochs.insert(place, epoch);
+    }
+
+    /// The newest epoch of `oid`, to note a drop or a new name.
+    pub fn newest_mut(&mut self, kind: Kind, oid: Oid, history: &History) -> Option<&mut Epoch> {
+        let epochs = self.book_mut(kind).get_mut(&oid.0)?;
+        epochs.iter_mut().rfind(|epoch| holds(history, epoch.since))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn epoch(timeline: u32, lsn: u64, fate: Fate) -> Epoch {
+        let since = Point { timeline, lsn };
+        Epoch { since, fate, reason: Reason::Name, name: "d".into(), tablespace: 0, dropped: None }
+    }
+
+    const FIRST: History = History::without_past(Timeline(1));
+
+    #[test]
+    fn an_epoch_rules_from_its_point_on() {
+        let mut fates = Fates::default();
+        fates.begin(Kind::Database, Oid(9), epoch(1, 500, Fate::Excluded));
+        fates.begin(Kind::Database, Oid(9), epoch(0, 0, Fate::Included));
+        let at = |lsn| fates.at(Kind::Database, Oid(9), &FIRST, Lsn(lsn)).unwrap().fate;
+        assert_eq!(at(0), Fate::Included);
+        assert_eq!(at(499), Fate::Included);
+        assert_eq!(at(500), Fate::Excluded);
+        assert_eq!(fates.at(Kind::Tablespace, Oid(9), &FIRST, Lsn(1)), None);
+    }
+
+    #[test]
+    fn what_was_seen_late_rules_before_too() {
+        let mut fates = Fates::default();
+        fates.begin(Kind::Database, Oid(9), epoch(1, 500, Fate::Excluded));
+        assert!(fates.at(Kind::Database, Oid(9), &FIRST, Lsn(10)).is_some());
+    }
+
+    #[test]
+    fn what_happened_on_an_abandoned_branch_is_not_believed() {
+        let mut fates = Fates::default();
+        fates.begin(Kind::Database, Oid(9), epoch(0, 0, Fate::Included));
+        fates.begin(Kind::Database, Oid(9), epoch(1, 500, Fate::Excluded));
+        let left_before = History::parse(Timeline(2), b"1\t0/190\tx\n").unwrap();
+        let left_after = History::parse(Timeline(2), b"1\t0/258\tx\n").unwrap();
+        let fate = |history| fates.at(Kind::Database, Oid(9), history, Lsn(900)).unwrap().fate;
+        assert_eq!(fate(&left_before), Fate::Included);
+        assert_eq!(fate(&left_after), Fate::Excluded);
+    }
+}

@@ -1,0 +1,186 @@
+//! The fates of one history, laid out for judging millions of records a second.
+//!
+//! A snapshot of [`super::fates::Fates`] for one stream; taken anew whenever something was
+//! learned.
+
+use std::cell::Cell;
+use std::collections::HashMap;
+
+use pgproto::history::History;
+use pgtypes::{Lsn, Oid};
+use wal::{Catalog, Judge, Place, Verdict};
+
+use super::fates::{Fate, Fates, Kind};
+
+type Epochs = Vec<(Lsn, Fate)>;
+
+/// Who passes, by OID.
+#[derive(Clone, Debug, Default)]
+pub struct Table {
+    databases: HashMap<Oid, Epochs>,
+    tablespaces: HashMap<Oid, Epochs>,
+    /// The template databases, which no filter touches even where `pg_default` is excluded.
+    templates: Vec<Oid>,
+    database_files: Vec<u32>,
+    tablespace_files: Vec<u32>,
+    /// The last answer that does not depend on the position: runs of records about one
+    /// database are long.
+    last: Cell<Option<(Place, Verdict)>>,
+}
+
+impl Table {
+    /// Lays out what `fates` says for this history.
+    #[must_use]
+    pub fn new(fates: &Fates, history: &History) -> Self {
+        let is_template = |name: &str| matches!(name, "template0" | "template1");
+        Self {
+            databases: fates.epochs(Kind::Database, history).collect(),
+            tablespaces: fates.epochs(Kind::Tablespace, history).collect(),
+            templates: fates
+                .newest(Kind::Database, history)
+                .filter(|(_, epoch)| is_template(&epoch.name))
+                .map(|(oid, _)| oid)
+                .collect(),
+            database_files: fates.database_files.clone(),
+            tablespace_files: fates.tablespace_files.clone(),
+            last: Cell::new(None),
+        }
+    }
+
+    fn judge(&self, place: Place, at: Lsn) -> (Verdict, bool) {
+        // No database: shared catalogs and tablespace records. No tablespace: any of them.
+        let (database, fixed_database) = match place.database {
+            Oid::INVALID => (Some(Fate::Included), true),
+            oid => fate_at(&self.databases, oid, at),
+        };
+        let (tablespace, fixed_tablespace) = match place.tablespace {
+            Oid::INVALID | Oid::PG_GLOBAL => (Some(Fate::Included), true),
+            Oid::PG_DEFAULT if self.templates.contains(&place.database) => {
+                (Some(Fate::Included), true)
+            }
+            oid => fate_at(&self.tablespaces, oid, at),
+        };
+        let verdict = match (database, tablespace) {
+            // One exclusion decides, whatever the other is.
+            (Some(Fate::Excluded), _) | (_, Some(Fate::Excluded)) => Verdict::Replace,
+            (Some(Fate::Included), Some(Fate::Included)) => Verdict::Pass,
+            (None, _) | (_, None) => Verdict::Unknown,
+        };
+        (verdict, fixed_database && fixed_tablespace)
+    }
+}
+
+/// The fate at a position, and whether it is the same at every position.
+fn fate_at(book: &HashMap<Oid, Epochs>, oid: Oid, at: Lsn) -> (Option<Fate>, bool) {
+    match book.get(&oid).map(Vec::as_slice) {
+        None | Some([]) => (None, true),
+        Some([(_, fate)]) => (Some(*fate), true),
+        Some(epochs @ [(_, first), ..]) => {
+            let begun = epochs.iter().take_while(|(since, _)| *since <= at).last();
+            (Some(begun.map_or(*first, |(_, fate)| *fate)), false)
+        }
+    }
+}
+
+impl Judge for Table {
+    #[inline]
+    fn place(&self, place: Place, at: Lsn) -> Verdict {
+        if let Some((known, verdict)) = self.last.get()
+            && known == place
+        {
+            return verdict;
+        }
+        let (verdict, fixed) = self.judge(place, at);
+        if fixed {
+            self.last.set(Some((place, verdict)));
+        }
+        verdict
+    }
+
+    fn catalog_file(&self, relfilenumber: Oid) -> Option<Catalog> {
+        if self.database_files.contains(&relfilenumber.0) {
+            Some(Catalog::Database)
+        } else if self.tablespace_files.contains(&relfilenumber.0) {
+            Some(Catalog::Tablespace)
+        } else {
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pgtypes::Timeline;
+
+    use super::super::fates::{Epoch, Point, Reason};
+    use super::*;
+
+    fn table(databases: &[(u32, u64, Fate, &str)], tablespaces: &[(u32, Fate)]) -> Table {
+        let mut fates = Fates::default();
+        let mut begin = |kind, oid, lsn, fate, name: &str| {
+            let since = Point::new(Timeline(1), Lsn(lsn));
+            let reason = Reason::Name;
+            let name = name.into();
+            fates.begin(
+                kind,
+                Oid(oid),
+                Epoch { since, fate, reason, name, tablespace: 0, dropped: None },
+            );
+        };
+        for (oid, lsn, fate, name) in databases {
+            begin(Kind::Database, *oid, *lsn, *fate, name);
+        }
+        for (oid, fate) in tablespaces {
+            begin(Kind::Tablespace, *oid, 0, *fate, "");
+        }
+        Table::new(&fates, &History::without_past(Timeline(1)))
+    }
+
+    fn place(tablespace: u32, database: u32) -> Place {
+        Place { tablespace: Oid(tablespace), database: Oid(database) }
+    }
+
+    #[test]
+    fn one_exclusion_is_enough_even_beside_an_unknown() {
+        let table = table(
+            &[(5, 0, Fate::Included, "in"), (6, 0, Fate::Excluded, "out")],
+            &[(1663, Fate::Included), (70, Fate::Excluded)],
+        );
+        for (tablespace, database, verdict) in [
+            (1663, 5, Verdict::Pass),
+            (1663, 6, Verdict::Replace),
+            (70, 5, Verdict::Replace),
+            (1664, 0, Verdict::Pass),
+            (0, 6, Verdict::Replace),
+            (0, 5, Verdict::Pass),
+            (70, 0, Verdict::Replace),
+            (71, 6, Verdict::Replace),
+            (71, 5, Verdict::Unknown),
+            (1663, 99, Verdict::Unknown),
+            (70, 99, Verdict::Replace),
+        ] {
+            assert_eq!(table.place(place(tablespace, database), Lsn(1)), verdict);
+        }
+    }
+
+    #[test]
+    fn an_answer_that_depends_on_the_position_is_not_remembered() {
+        let table = table(
+            &[(5, 0, Fate::Included, "d"), (5, 500, Fate::Excluded, "d")],
+            &[(1663, Fate::Included)],
+        );
+        for (at, verdict) in [(10, Verdict::Pass), (500, Verdict::Replace), (499, Verdict::Pass)] {
+            assert_eq!(table.place(place(1663, 5), Lsn(at)), verdict, "at {at}");
+        }
+    }
+
+    #[test]
+    fn templates_pass_where_the_default_tablespace_is_excluded() {
+        let table = table(
+            &[(1, 0, Fate::Included, "template1"), (5, 0, Fate::Included, "postgres")],
+            &[(1663, Fate::Excluded)],
+        );
+        assert_eq!(table.place(place(1663, 1), Lsn(1)), Verdict::Pass);
+        assert_eq!(table.place(place(1663, 5), Lsn(1)), Verdict::Replace);
+    }
+}

@@ -1,0 +1,25 @@
+//! The relay: physical replication forwarded, with unwanted records replaced by no-ops.
+//!
+//! A client comes in through [`Service`]; [`session`] reads its first packet, chooses its
+//! configuration, and passes the login between it and the upstream untouched. Commands are
+//! passed on or refused one by one. A stream goes through [`stream`]: unfiltered as it is,
+//! filtered through `wal::Rewriter`, with the fates that [`ledger`] keeps.
+//!
+//! # What it guarantees
+//!
+//! Nothing is confirmed to the upstream that the standby did not confirm itself, and the
+//! same range of WAL asked again gives the same bytes.
+//!
+//! # What it does not do
+//!
+//! It has no users of its own and keeps no secrets; one upstream; no filtered base backups.
+
+pub mod counters;
+pub mod ledger;
+pub mod names;
+mod service;
+mod session;
+mod stream;
+
+pub use ledger::forget;
+pub use service::{Error, Handle, Options, Service};

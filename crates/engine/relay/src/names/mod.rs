@@ -1,0 +1,44 @@
+//! The names of databases and tablespaces, as the server's catalogs have them now.
+//!
+//! What is not committed yet is not seen here; the WAL itself tells of that.
+
+mod passfile;
+mod query;
+
+pub use passfile::{PassfileError, Password};
+pub use query::{Catalog, NamesError};
+
+use pgtypes::Oid;
+
+/// One database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Database {
+    /// Its OID.
+    pub oid: Oid,
+    /// `datname`, in the encoding of the database that was asked.
+    pub name: Vec<u8>,
+    /// `dattablespace`: where its own catalogs are.
+    pub tablespace: Oid,
+}
+
+/// One tablespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tablespace {
+    /// Its OID.
+    pub oid: Oid,
+    /// `spcname`
+    pub name: Vec<u8>,
+}
+
+/// What the catalogs say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Names {
+    /// Every database.
+    pub databases: Vec<Database>,
+    /// Every tablespace.
+    pub tablespaces: Vec<Tablespace>,
+    /// The file that holds the rows of `pg_database`.
+    pub database_file: Oid,
+    /// The file that holds the rows of `pg_tablespace`.
+    pub tablespace_file: Oid,
+}

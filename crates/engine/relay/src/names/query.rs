@@ -1,0 +1,197 @@
+//! Asks the server for names, over a connection of its own that lives for one question.
+//!
+//! The relay keeps no secrets of its clients, so this login is configured apart
+//! (`upstream.catalog`), or uses the client's user with the password file.
+
+use std::time::Duration;
+
+use pgnet::{DialError, Endpoint};
+use pgtypes::{Oid, Xid};
+use tokio_postgres::{Client, NoTls};
+
+use super::passfile::{self, Login};
+use super::{Database, Names, PassfileError, Tablespace};
+
+/// Longest time for one question, login included; it reads a few small catalogs.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// `application_name` of these connections in `pg_stat_activity`.
+const APPLICATION_NAME: &str = "pgherd relay (names)";
+
+/// Where and as whom the names are read.
+#[derive(Clone, Debug)]
+pub struct Catalog {
+    /// The server.
+    pub endpoint: Endpoint,
+    /// How long to wait for a connection.
+    pub dial_timeout: Duration,
+    /// Who logs in.
+    pub user: String,
+    /// Which database.
+    pub database: String,
+    /// Password file, when one is configured.
+    pub passfile: Option<std::path::PathBuf>,
+}
+
+/// Why the names could not be read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NamesError {
+    /// The server could not be reached.
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    /// The password file is of no use.
+    #[error(transparent)]
+    Passfile(#[from] PassfileError),
+    /// The server refused the login or the question.
+    #[error("user {user:?}, database {database:?}: {}", shown(source))]
+    Server {
+        /// Who asked.
+        user: String,
+        /// Where.
+        database: String,
+        /// What the server, or the driver, said.
+        source: tokio_postgres::Error,
+    },
+    /// No answer in time.
+    #[error("no answer within {} s", ANSWER_TIMEOUT.as_secs())]
+    TimedOut,
+}
+
+/// The server's own words where there are some; the driver's otherwise.
+fn shown(error: &tokio_postgres::Error) -> String {
+    match error.as_db_error() {
+        Some(server) => format!("{} (SQLSTATE {})", server.message(), server.code().code()),
+        None => error.to_string(),
+    }
+}
+
+/// `convert_to` with the database's own encoding gives the bytes as they are stored, which
+/// is what the WAL will show too.
+const DATABASES: &str = "select oid, convert_to(datname::text, getdatabaseencoding()::name), \
+                         dattablespace from pg_catalog.pg_database";
+const TABLESPACES: &str = "select oid, convert_to(spcname::text, getdatabaseencoding()::name) \
+                           from pg_catalog.pg_tablespace";
+const FILES: &str = "select pg_catalog.pg_relation_filenode('pg_catalog.pg_database'), \
+                     pg_catalog.pg_relation_filenode('pg_catalog.pg_tablespace')";
+/// A transaction's number in the WAL has 32 bits; the snapshot supplies the upper half that
+/// brings it nearest to the newest number. One behind the newest is running too: a standby
+/// has not replayed that far. Works on standbys, and from 12 to 18.
+const RUNNING: &str = "with s as (select txid_current_snapshot() as snapshot), \
+     t as (select snapshot, txid_snapshot_xmax(snapshot) as top from s), \
+     x as (select snapshot, top, (top & ~4294967295::bigint) | $1::bigint as xid from t) \
+     select not txid_visible_in_snapshot(case \
+         when xid - top > 2147483648 then xid - 4294967296 \
+         when top - xid > 2147483648 then xid + 4294967296 \
+         else xid end, snapshot) from x";
+
+impl Catalog {
+    /// Reads all names.
+    ///
+    /// # Errors
+    ///
+    /// [`NamesError`] says whether to look at the network, the login or the server.
+    pub async fn read(&self) -> Result<Names, NamesError> {
+        self.ask(async |client: &Client| {
+            let mut names = Names::default();
+            for row in client.query(DATABASES, &[]).await? {
+                names.databases.push(Database {
+                    oid: Oid(row.try_get(0)?),
+                    name: row.try_get(1)?,
+                    tablespace: Oid(row.try_get(2)?),
+                });
+            }
+            for row in client.query(TABLESPACES, &[]).await? {
+                names
+                    .tablespaces
+                    .push(Tablespace { oid: Oid(row.try_get(0)?), name: row.try_get(1)? });
+            }
+            let files = client.query_one(FILES, &[]).await?;
+            names.database_file = Oid(files.try_get(0)?);
+            names.tablespace_file = Oid(files.try_get(1)?);
+            Ok(names)
+        })
+        .await
+    }
+
+    /// Whether a transaction is still running, as far as the server knows.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::read`].
+    pub async fn is_running(&self, xid: Xid) -> Result<bool, NamesError> {
+        self.ask(async |client: &Client| {
+            client.query_one(RUNNING, &[&i64::from(xid.0)]).await?.try_get(0)
+        })
+        .await
+    }
+
+    async fn ask<T>(
+        &self,
+        question: impl AsyncFnOnce(&Client) -> Result<T, tokio_postgres::Error>,
+    ) -> Result<T, NamesError> {
+        let answer = tokio::time::timeout(ANSWER_TIMEOUT, self.ask_unlimited(question));
+        answer.await.unwrap_or(Err(NamesError::TimedOut))
+    }
+
+    async fn ask_unlimited<T>(
+        &self,
+        question: impl AsyncFnOnce(&Client) -> Result<T, tokio_postgres::Error>,
+    ) -> Result<T, NamesError> {
+        let server = |source| NamesError::Server {
+            user: self.user.clone(),
+            database: self.database.clone(),
+            source,
+        };
+        let conn = self.endpoint.dial(self.dial_timeout).await?;
+        let login = self.login()?;
+        let (client, connection) = match conn {
+            pgnet::Conn::Tcp(stream) => {
+                let (client, connection) =
+                    login.connect_raw(stream, NoTls).await.map_err(server)?;
+                (client, Either::Tcp(connection))
+            }
+            pgnet::Conn::Unix(stream) => {
+                let (client, connection) =
+                    login.connect_raw(stream, NoTls).await.map_err(server)?;
+                (client, Either::Unix(connection))
+            }
+        };
+        // The driver's connection has to be polled beside the question; both end here.
+        let answer = async { question(&client).await };
+        tokio::select! {
+            answer = answer => answer.map_err(server),
+            Err(error) = connection.run() => Err(server(error)),
+        }
+    }
+
+    fn login(&self) -> Result<tokio_postgres::Config, NamesError> {
+        let (host, port) = match &self.endpoint {
+            Endpoint::Tcp { host, port } => (host.as_str(), *port),
+            Endpoint::Unix { port, .. } => ("localhost", *port),
+        };
+        let (database, user) = (self.database.as_str(), self.user.as_str());
+        let who = Login { host, port, database, user };
+        let mut login = tokio_postgres::Config::new();
+        login.user(user).dbname(database).application_name(APPLICATION_NAME);
+        if let Some(password) = passfile::find(self.passfile.as_deref(), who)? {
+            login.password(password.0);
+        }
+        Ok(login)
+    }
+}
+
+/// The two types of connection that the driver gives.
+enum Either {
+    Tcp(tokio_postgres::Connection<tokio::net::TcpStream, tokio_postgres::tls::NoTlsStream>),
+    Unix(tokio_postgres::Connection<tokio::net::UnixStream, tokio_postgres::tls::NoTlsStream>),
+}
+
+impl Either {
+    async fn run(self) -> Result<(), tokio_postgres::Error> {
+        match self {
+            Self::Tcp(connection) => connection.await,
+            Self::Unix(connection) => connection.await,
+        }
+    }
+}

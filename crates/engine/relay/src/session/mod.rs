@@ -1,0 +1,212 @@
+//! One client, from its first byte to its last.
+
+mod ask;
+mod commands;
+mod greeting;
+mod login;
+mod outbound;
+mod refusal;
+mod reply;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use config::{Configuration, Selection};
+use pgnet::{Accepted, DialError, Inbound, ReadError};
+use pgproto::backend::Report;
+use pgproto::startup::{Cancel, Startup};
+use pgtypes::Major;
+use tasks::CancellationToken;
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
+
+use crate::service::Context;
+use crate::stream::StreamError;
+
+pub(crate) use outbound::Outbound;
+pub(crate) use reply::{STREAM_BUFFER_BYTES, pass_up};
+
+/// How long a client that is turned away may take to hang up.
+const TURN_AWAY_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Why a session ended before the client said goodbye.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum SessionError {
+    /// The client broke the protocol, or its connection broke.
+    #[error("client: {0}")]
+    Client(#[source] ReadError),
+    /// The client closed the connection without a word.
+    #[error("the client closed the connection")]
+    ClientLeft,
+    /// The client did not say who it is, or did not finish a message, in time.
+    #[error("the client took too long to {what}")]
+    ClientSlow {
+        /// What it should have done.
+        what: &'static str,
+    },
+    /// The client sent a message that does not belong here.
+    #[error("the client sent message {tag:?} {place}", tag = char::from(*tag))]
+    ClientMessage {
+        /// Its letter.
+        tag: u8,
+        /// Where.
+        place: &'static str,
+    },
+    /// The upstream cannot be reached.
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    /// The upstream's connection broke.
+    #[error("upstream: {0}")]
+    Upstream(#[source] ReadError),
+    /// The upstream closed the connection.
+    #[error("the upstream closed the connection")]
+    UpstreamLeft,
+    /// The client was told why it is not served; the reason is in the log already.
+    #[error("refused: {0}")]
+    Refused(String),
+    /// A stream could not go on.
+    #[error(transparent)]
+    Stream(#[from] StreamError),
+    /// The relay is stopping.
+    #[error("the relay is stopping")]
+    Stopping,
+}
+
+/// Both sides of a session, and what is known of them.
+pub(crate) struct Session {
+    pub(crate) context: Arc<Context>,
+    /// What the client sends.
+    pub(crate) from_client: Inbound,
+    /// What the client gets.
+    pub(crate) to_client: Outbound,
+    /// What the upstream sends.
+    pub(crate) from_upstream: Inbound,
+    /// What the upstream gets.
+    pub(crate) to_upstream: Outbound,
+    /// The configuration that matched, when there is a list of them.
+    pub(crate) configuration: Option<Configuration>,
+    /// The client's user, for reading names.
+    pub(crate) user: String,
+    /// The upstream's version.
+    pub(crate) major: Major,
+    pub(crate) stop: CancellationToken,
+}
+
+/// Serves a client until it leaves, or something breaks. Never fails: it logs.
+pub(crate) async fn serve(accepted: Accepted, context: Arc<Context>, stop: CancellationToken) {
+    let client = accepted.name.clone();
+    let started = Instant::now();
+    match run(accepted, &context, stop).await {
+        Ok(()) | Err(SessionError::Stopping) => debug!(client, "disconnected"),
+        Err(SessionError::ClientLeft) => debug!(client, "the client closed the connection"),
+        Err(error @ SessionError::Refused(_)) => {
+            context.counters.refusals.add(1);
+            warn!(client, "{error}");
+        }
+        Err(error @ (SessionError::Dial(_) | SessionError::Stream(_))) => {
+            tracing::error!(client, %error, "the session ended");
+        }
+        Err(error) => {
+            let after_secs = started.elapsed().as_secs();
+            warn!(client, %error, after_secs, "the session ended");
+        }
+    }
+}
+
+/// Tells a client that there is no place for it, as far as it listens.
+pub(crate) async fn turn_away(accepted: Accepted, limit: u32) {
+    let client = accepted.name.clone();
+    let (read, write) = accepted.conn.into_split();
+    Outbound::new(write).refuse(&refusal::too_many_connections(limit)).await;
+    warn!(client, limit, "too many connections");
+    // Closing with the startup packet unread would reset the connection, and the client
+    // would not see the reason.
+    let mut from_client = Inbound::new(read);
+    let read_out = async {
+        while from_client.fill().await.is_ok_and(|bytes| bytes > 0) {
+            from_client.consume(usize::MAX);
+        }
+    };
+    tokio::time::timeout(TURN_AWAY_TIMEOUT, read_out).await.ok();
+}
+
+async fn run(
+    accepted: Accepted,
+    context: &Arc<Context>,
+    stop: CancellationToken,
+) -> Result<(), SessionError> {
+    let Accepted { conn, address, name } = accepted;
+    let limits = &context.config.limits;
+    let tuned = conn.tune(limits.peer_timeout.unwrap_or_default());
+    tuned.map_err(|error| SessionError::Client(error.into()))?;
+    let deadline = Instant::now() + limits.startup_timeout;
+    let (read, write) = conn.into_split();
+    let (mut from_client, mut to_client) = (Inbound::new(read), Outbound::new(write));
+
+    let greeting = greeting::receive(&mut from_client, &mut to_client);
+    let greeting = tokio::select! {
+        greeting = tokio::time::timeout_at(deadline, greeting) => greeting,
+        () = stop.cancelled() => return Err(SessionError::Stopping),
+    };
+    let slow = |_elapsed| SessionError::ClientSlow { what: "send its startup packet" };
+    let startup = match greeting.map_err(slow)?? {
+        greeting::Greeting::Startup(startup) => startup,
+        greeting::Greeting::Cancel(cancel) => return pass_cancel(&cancel, context).await,
+        greeting::Greeting::Nothing => return Ok(()),
+    };
+    let client = config::Client {
+        application_name: startup.application_name().unwrap_or_default(),
+        source: address,
+        user: startup.user(),
+    };
+    let configuration = match context.config.configuration_for(&client) {
+        Selection::Unfiltered => None,
+        Selection::Configuration(configuration) => Some(configuration.clone()),
+        Selection::Refused => {
+            let report = refusal::no_configuration(&startup);
+            return Err(to_client.refuse(&report).await);
+        }
+    };
+    let login = login::Login { startup: &startup, context, deadline, stop: &stop };
+    let login = login.pass(from_client, to_client);
+    let Some(session) = login.await?.into_session(context, &startup, configuration, &stop) else {
+        return Ok(());
+    };
+    announce(&session, &startup, &name);
+    session.commands().await
+}
+
+fn announce(session: &Session, startup: &Startup, client: &str) {
+    info!(
+        client,
+        user = session.user,
+        application_name = %String::from_utf8_lossy(startup.application_name().unwrap_or_default()),
+        configuration = session.configuration.as_ref().map(|it| it.name.as_str()),
+        filtered = session.filter().is_some(),
+        "connected",
+    );
+}
+
+impl Session {
+    /// The filter of this client, if it has one.
+    pub(crate) fn filter(&self) -> Option<&config::Filter> {
+        self.configuration.as_ref()?.filter.as_ref()
+    }
+
+    /// Tells the client, which then may go on.
+    pub(crate) async fn answer(&mut self, report: &Report) -> Result<(), SessionError> {
+        self.context.counters.refusals.add(1);
+        info!(sqlstate = %report.sqlstate, message = report.message, "command refused");
+        self.to_client.report_and_ready(report).await
+    }
+}
+
+/// Sends a cancel request on; like a server, the relay gives no answer to one.
+async fn pass_cancel(cancel: &Cancel, context: &Context) -> Result<(), SessionError> {
+    let conn = context.dial().await?;
+    let (_, write) = conn.into_split();
+    let mut upstream = Outbound::new(write);
+    upstream.queue(&cancel.raw);
+    upstream.flush().await.map_err(|error| SessionError::Upstream(error.into()))
+}

@@ -1,0 +1,93 @@
+//! The writing side of a connection, which never leaves half a message behind.
+
+use std::io;
+use std::time::Duration;
+
+use pgnet::WriteHalf;
+use pgproto::backend::{Report, error_response, ready_for_query};
+use tokio::io::AsyncWriteExt as _;
+
+use super::SessionError;
+
+/// How long a farewell may take; a client that does not read gets none.
+const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A writing half with what is still to be written.
+#[derive(Debug)]
+pub(crate) struct Outbound {
+    half: WriteHalf,
+    pending: Vec<u8>,
+    written: usize,
+}
+
+impl Outbound {
+    pub(crate) const fn new(half: WriteHalf) -> Self {
+        Self { half, pending: Vec::new(), written: 0 }
+    }
+
+    /// Puts whole messages in line.
+    pub(crate) fn queue(&mut self, messages: &[u8]) {
+        self.pending.extend_from_slice(messages);
+    }
+
+    /// Writes what is in line. Cancel-safe: what was not written stays in line.
+    pub(crate) async fn flush(&mut self) -> io::Result<()> {
+        while let Some(rest) = self.pending.get(self.written..)
+            && !rest.is_empty()
+        {
+            match self.half.write(rest).await? {
+                0 => return Err(io::ErrorKind::WriteZero.into()),
+                bytes => self.written += bytes,
+            }
+        }
+        self.pending.clear();
+        self.written = 0;
+        Ok(())
+    }
+
+    /// Writes from a buffer of the caller's, behind what is in line.
+    ///
+    /// Not cancel-safe: use it only where the connection ends with the caller.
+    pub(crate) async fn write_through(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if !self.pending.is_empty() {
+            self.flush().await?;
+        }
+        self.half.write_all(bytes).await
+    }
+
+    /// As [`Self::queue`] and [`Self::flush`], towards a client.
+    pub(crate) async fn send(&mut self, messages: &[u8]) -> Result<(), SessionError> {
+        self.queue(messages);
+        self.flush().await.map_err(|error| SessionError::Client(error.into()))
+    }
+
+    /// Reports an error after which the client may go on.
+    pub(crate) async fn report_and_ready(&mut self, report: &Report) -> Result<(), SessionError> {
+        let mut messages = Vec::new();
+        error_response(report, &mut messages);
+        ready_for_query(b'I', &mut messages);
+        self.send(&messages).await
+    }
+
+    /// Tells a client why it is not served; gives the error that ends the session.
+    pub(crate) async fn refuse(&mut self, report: &Report) -> SessionError {
+        let mut message = Vec::new();
+        error_response(report, &mut message);
+        self.farewell(&message).await;
+        SessionError::Refused(report.message.clone())
+    }
+
+    /// Last words, as far as the peer takes them in time; then nothing more is sent.
+    pub(crate) async fn farewell(&mut self, messages: &[u8]) {
+        self.queue(messages);
+        let said = async {
+            self.flush().await?;
+            self.half.shutdown().await
+        };
+        match tokio::time::timeout(FAREWELL_TIMEOUT, said).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "no farewell: the peer is gone"),
+            Err(_elapsed) => tracing::debug!("no farewell: the peer does not read"),
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! Passes the answer to a command on, however long it is, until the server is ready again.
+//!
+//! This is also the path of an unfiltered stream: messages are counted, not read, and go on
+//! as soon as their bytes arrive, out of the buffer into which they came.
+
+use pgproto::frame::{FrameError, Header, backend, frontend, limit};
+
+use super::{Outbound, Session, SessionError};
+use pgnet::{Inbound, ReadError};
+
+/// Room for two messages of a stream (`MAX_SEND_SIZE` is 128 kB): fewer calls of the system
+/// cost less than the memory.
+pub(crate) const STREAM_BUFFER_BYTES: usize = 256 * 1024;
+
+/// Longest message of a client beside a stream: a piece of an uploaded manifest.
+const CLIENT_BYTES_MAX: usize = 1 << 20;
+
+impl Session {
+    /// Sends what is in line upstream, then passes everything on until the server is ready.
+    pub(crate) async fn until_ready(&mut self) -> Result<(), SessionError> {
+        let Self { from_client, to_client, from_upstream, to_upstream, .. } = self;
+        let sent = to_upstream.flush().await;
+        sent.map_err(|error| SessionError::Upstream(error.into()))?;
+        tokio::select! {
+            down = pass_down(from_upstream, to_client, &self.context) => down,
+            up = pass_up(from_client, to_upstream) => up,
+            () = self.stop.cancelled() => Err(SessionError::Stopping),
+        }
+    }
+}
+
+/// From the server to the client, until the server is ready.
+async fn pass_down(
+    from_upstream: &mut Inbound,
+    to_client: &mut Outbound,
+    context: &crate::service::Context,
+) -> Result<(), SessionError> {
+    let mut buffer = vec![0; STREAM_BUFFER_BYTES];
+    let mut frames = Frames::default();
+    loop {
+        let bytes = from_upstream.read_some(&mut buffer).await;
+        let bytes = bytes.map_err(|error| SessionError::Upstream(error.into()))?;
+        let arrived = buffer.get(..bytes).unwrap_or_default();
+        if arrived.is_empty() {
+            return Err(SessionError::UpstreamLeft);
+        }
+        let ready = frames.until_ready(arrived);
+        let ready = ready.map_err(|error| SessionError::Upstream(error.into()))?;
+        let (now, later) = arrived.split_at(ready.unwrap_or(bytes));
+        let passed = to_client.write_through(now).await;
+        passed.map_err(|error| SessionError::Client(error.into()))?;
+        context.counters.sent_bytes.add(now.len() as u64);
+        if ready.is_some() {
+            from_upstream.unread(later);
+            return Ok(());
+        }
+    }
+}
+
+/// From the client to the server: what belongs to a stream. Ends only with an error.
+/// Cancel-safe.
+pub(crate) async fn pass_up(
+    from_client: &mut Inbound,
+    to_upstream: &mut Outbound,
+) -> Result<(), SessionError> {
+    loop {
+        let upstream = |error: std::io::Error| SessionError::Upstream(error.into());
+        to_upstream.flush().await.map_err(upstream)?;
+        let message = from_client.message(CLIENT_BYTES_MAX).await;
+        let message = message.map_err(SessionError::Client)?;
+        let message = message.ok_or(SessionError::ClientLeft)?;
+        match message.tag {
+            backend::COPY_DATA | backend::COPY_DONE | frontend::COPY_FAIL => {
+                to_upstream.queue(&message.raw);
+            }
+            frontend::TERMINATE => return Err(SessionError::ClientLeft),
+            tag => {
+                let place = "while the answer to a command was under way";
+                return Err(SessionError::ClientMessage { tag, place });
+            }
+        }
+    }
+}
+
+/// Counts messages in bytes that pass by in pieces of any size.
+#[derive(Debug, Default)]
+struct Frames {
+    /// The part of a header that has been seen.
+    header: [u8; Header::BYTES],
+    header_bytes: usize,
+    /// Bytes of the current payload that are to come.
+    payload_bytes: usize,
+    /// The message that is passing by says that the server is ready.
+    is_ready: bool,
+}
+
+impl Frames {
+    /// Where in `bytes` the message ends that says "ready", if it does.
+    fn until_ready(&mut self, bytes: &[u8]) -> Result<Option<usize>, FrameError> {
+        let mut at = 0;
+        loop {
+            let here = self.payload_bytes.min(bytes.len() - at);
+            at += here;
+            self.payload_bytes -= here;
+            if self.payload_bytes == 0 && self.is_ready {
+                return Ok(Some(at));
+            }
+            let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) else {
+                return Ok(None);
+            };
+            let missing = Header::BYTES - self.header_bytes;
+            let here = missing.min(rest.len());
+            let (Some(into), Some(from)) = (
+                self.header.get_mut(self.header_bytes..self.header_bytes + here),
+                rest.get(..here),
+            ) else {
+                return Ok(None);
+            };
+            into.copy_from_slice(from);
+            self.header_bytes += here;
+            at += here;
+            if self.header_bytes == Header::BYTES {
+                let header = Header::parse(&self.header)?.check_limit(limit::STREAM)?;
+                self.header_bytes = 0;
+                self.payload_bytes = header.payload_bytes;
+                self.is_ready = header.tag == backend::READY;
+            }
+        }
+    }
+}
+
+impl From<FrameError> for SessionError {
+    fn from(error: FrameError) -> Self {
+        Self::Upstream(ReadError::Frame(error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_the_end_however_the_bytes_are_cut() {
+        let mut bytes = Vec::new();
+        pgproto::frame::write(backend::COPY_DATA, &[b'Z'; 300], &mut bytes);
+        pgproto::frame::write(backend::COMMAND_COMPLETE, b"X\0", &mut bytes);
+        pgproto::frame::write(backend::READY, b"I", &mut bytes);
+        let whole = bytes.len();
+        bytes.extend_from_slice(b"next");
+        for step in 1..bytes.len() {
+            let mut frames = Frames::default();
+            let mut before = 0;
+            let found = bytes.chunks(step).find_map(|chunk| {
+                let found = frames.until_ready(chunk).unwrap().map(|end| before + end);
+                before += chunk.len();
+                found
+            });
+            assert_eq!(found, Some(whole), "in steps of {step}");
+        }
+    }
+
+    #[test]
+    fn a_length_that_no_server_sends_is_refused() {
+        let refused = Frames::default().until_ready(b"d\x7f\xff\xff\xff").unwrap_err();
+        assert!(matches!(refused, FrameError::TooLong { tag: b'd', .. }));
+    }
+}

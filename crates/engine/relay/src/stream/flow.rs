@@ -1,0 +1,370 @@
+//! Carries a filtered stream: message by message, in place.
+
+use std::sync::{Arc, Mutex};
+
+use pgproto::copy::{Keepalive, ServerMessage, XLogData};
+use pgproto::frame::{Header, backend, limit};
+use pgproto::history::History;
+use pgtypes::{Lsn, SegmentBytes};
+use tracing::error;
+use wal::{Event, Outcome, Rewriter, Stats};
+
+use super::StreamError;
+use super::window::{HEAD_BYTES, Window, head_at};
+use crate::ledger::{Ledger, Table};
+use crate::names::Catalog;
+use crate::service::Context;
+use crate::session::{Outbound, SessionError};
+use pgnet::Inbound;
+
+/// Requests for an answer that an upstream sends while the end of a record is missing before
+/// it is taken for waiting: a server that shuts down asks again after each answer.
+const PINGS_WHILE_HELD_MAX: u32 = 5;
+
+/// What is known of a stream beyond its bytes.
+pub(crate) struct Course {
+    pub(super) context: Arc<Context>,
+    pub(crate) configuration: String,
+    pub(crate) ledger: Arc<Mutex<Ledger>>,
+    pub(crate) catalog: Catalog,
+    pub(crate) history: History,
+    pub(crate) segment_bytes: SegmentBytes,
+    /// The first byte that the client asked for.
+    pub(super) wanted: Lsn,
+}
+
+/// A stream on its way.
+pub(super) struct Flow {
+    pub(super) course: Course,
+    pub(super) rewriter: Rewriter,
+    pub(super) table: Table,
+    /// What has been read and is not final: it stands before the next bytes.
+    pub(super) held: Vec<u8>,
+    /// The newest segment that is in the ledger's journal.
+    pub(super) entered: Lsn,
+    /// Payload of the current message that has not been read.
+    pub(super) remaining: usize,
+    /// The head of the current message.
+    pub(super) head: XLogData,
+    pings_while_held: u32,
+    counted: Stats,
+}
+
+/// How a stretch of a stream ended.
+pub(super) enum Ended {
+    /// The upstream ended its half: the timeline ends here, or the client asked for it.
+    CopyDone,
+    /// The upstream reports an error; its message is still to be read.
+    Other,
+    /// The beginning of the record that continues here has to be found.
+    LookBack {
+        /// Start of the stream.
+        at: Lsn,
+        /// What is left of the record.
+        rem_len: u32,
+    },
+}
+
+impl Flow {
+    pub(super) fn new(course: Course, rewriter: Rewriter, table: Table, entered: Lsn) -> Self {
+        Self {
+            course,
+            rewriter,
+            table,
+            held: Vec::new(),
+            entered,
+            remaining: 0,
+            head: XLogData { start: Lsn::INVALID, end: Lsn::INVALID, sent_at_micros: 0 },
+            pings_while_held: 0,
+            counted: Stats::default(),
+        }
+    }
+
+    /// Carries messages until something else than WAL comes. What was read and not used is
+    /// given back to `from_upstream`.
+    pub(super) async fn carry(
+        &mut self,
+        from_upstream: &mut Inbound,
+        to_client: &mut Outbound,
+    ) -> Result<Ended, SessionError> {
+        let mut window = Window::new();
+        loop {
+            let bytes = from_upstream.read_some(window.space()).await;
+            let bytes = bytes.map_err(|error| SessionError::Upstream(error.into()))?;
+            if bytes == 0 {
+                return Err(SessionError::UpstreamLeft);
+            }
+            window.filled(bytes);
+            let ended = self.messages(&mut window, to_client).await;
+            // Also after an error: what is final before it is good.
+            write_ready(&mut window, to_client, &self.course.context).await?;
+            self.count();
+            if let Some(ended) = ended? {
+                from_upstream.unread(window.rest());
+                return Ok(ended);
+            }
+        }
+    }
+
+    /// Works through what has been read.
+    async fn messages(
+        &mut self,
+        window: &mut Window,
+        to_client: &mut Outbound,
+    ) -> Result<Option<Ended>, SessionError> {
+        loop {
+            if self.remaining > 0 {
+                let bytes = self.remaining.min(window.rest().len());
+                if bytes == 0 {
+                    return Ok(None);
+                }
+                self.remaining -= bytes;
+                if let Some(ended) = self.payload(window, bytes, to_client).await? {
+                    return Ok(Some(ended));
+                }
+                continue;
+            }
+            let Some(header) = window.rest().first_chunk() else { return Ok(None) };
+            let header = Header::parse(header)?.check_limit(limit::STREAM)?;
+            match header.tag {
+                backend::COPY_DATA => {}
+                backend::COPY_DONE => return Ok(Some(Ended::CopyDone)),
+                _ => return Ok(Some(Ended::Other)),
+            }
+            let Some(head) = window.rest().get(Header::BYTES..) else { return Ok(None) };
+            let Some(letter) = head.first() else { return Ok(None) };
+            if *letter == b'w' {
+                let Some(head) = head.get(..XLogData::BYTES) else { return Ok(None) };
+                let malformed =
+                    |error: pgproto::copy::CopyError| StreamError::Malformed(error.to_string());
+                let ServerMessage::XLogData(head, _) =
+                    ServerMessage::parse(head).map_err(malformed)?
+                else {
+                    return Err(StreamError::Malformed("not WAL".to_owned()).into());
+                };
+                self.begin_message(header, head)?;
+                window.skip(HEAD_BYTES);
+            } else {
+                let whole = Header::BYTES + header.payload_bytes;
+                let Some(message) = window.rest().get(..whole) else { return Ok(None) };
+                self.watch(message.get(Header::BYTES..).unwrap_or_default())?;
+                if !window.pass_whole(whole) {
+                    write_ready(window, to_client, &self.course.context).await?;
+                    window.pass_whole(whole);
+                }
+            }
+        }
+    }
+
+    fn begin_message(&mut self, header: Header, head: XLogData) -> Result<(), StreamError> {
+        let expected = self.rewriter.position() + self.held.len() as u64;
+        if head.start != expected {
+            return Err(StreamError::Gap { expected, found: head.start });
+        }
+        self.remaining = header.payload_bytes - XLogData::BYTES;
+        self.head = head;
+        Ok(())
+    }
+
+    /// Rewrites the next `bytes` of WAL together with what is held back.
+    async fn payload(
+        &mut self,
+        window: &mut Window,
+        bytes: usize,
+        to_client: &mut Outbound,
+    ) -> Result<Option<Ended>, SessionError> {
+        let held = std::mem::take(&mut self.held);
+        let start = self.rewriter.position();
+        let mut done = 0;
+        let mut ended = None;
+        window.put_back(&held);
+        loop {
+            let piece = window.payload(held.len(), bytes, done);
+            let fed = self.rewriter.feed(piece, &self.table);
+            let fed = match fed {
+                Ok(fed) => fed,
+                Err(error) => {
+                    self.forward(window, to_client, &held, bytes, start, done).await?;
+                    return Err(StreamError::from(error).into());
+                }
+            };
+            done += fed.done;
+            match fed.outcome {
+                Outcome::Drained => break,
+                Outcome::Event(Event::NeedsLookBack { at, rem_len }) => {
+                    ended = Some(Ended::LookBack { at, rem_len });
+                    break;
+                }
+                Outcome::Event(event) => {
+                    self.enter_segments()?;
+                    self.handle(&event).await?;
+                }
+            }
+        }
+        self.enter_segments()?;
+        if ended.is_none() {
+            let rest = window.payload(held.len(), bytes, done);
+            self.held.extend_from_slice(rest);
+            if self.held.is_empty() {
+                self.pings_while_held = 0;
+            }
+        }
+        self.forward(window, to_client, &held, bytes, start, done).await?;
+        Ok(ended)
+    }
+
+    /// Lets `done` of the bytes go out, but for those that the client did not ask for.
+    async fn forward(
+        &mut self,
+        window: &mut Window,
+        to_client: &mut Outbound,
+        held: &[u8],
+        bytes: usize,
+        start: Lsn,
+        done: usize,
+    ) -> Result<(), SessionError> {
+        let unwanted = self.course.wanted.bytes_since(start);
+        let unwanted = usize::try_from(unwanted).unwrap_or(usize::MAX).min(done);
+        let head = head_at(start + unwanted as u64, self.head);
+        if !window.pass(held.len(), bytes, unwanted..done, head) {
+            write_ready(window, to_client, &self.course.context).await?;
+            window.pass(held.len(), bytes, unwanted..done, head);
+        }
+        Ok(())
+    }
+
+    /// Notes segments that were entered between records; see [`Event::Boundary`] for others.
+    fn enter_segments(&mut self) -> Result<(), StreamError> {
+        let position = self.rewriter.position();
+        let segment = position.round_down(self.course.segment_bytes.bytes());
+        if segment > self.entered && position > segment {
+            self.enter(segment, None)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn enter(
+        &mut self,
+        boundary: Lsn,
+        span: Option<&wal::Span>,
+    ) -> Result<(), StreamError> {
+        let timeline = self.course.history.timeline_at(boundary);
+        lock(&self.course.ledger).enter(timeline, boundary, span)?;
+        self.entered = boundary;
+        Ok(())
+    }
+
+    /// Notices an upstream that waits for bytes that are held back.
+    fn watch(&mut self, payload: &[u8]) -> Result<(), StreamError> {
+        let Ok(ServerMessage::Keepalive(Keepalive { reply_requested: true, .. })) =
+            ServerMessage::parse(payload)
+        else {
+            return Ok(());
+        };
+        if self.held.is_empty() {
+            return Ok(());
+        }
+        self.pings_while_held += 1;
+        if self.pings_while_held < PINGS_WHILE_HELD_MAX {
+            return Ok(());
+        }
+        Err(StreamError::Stuck { at: self.rewriter.position(), held_bytes: self.held.len() })
+    }
+
+    /// Takes over what the WAL says, and makes sure that what it needs is known.
+    pub(super) async fn handle(&mut self, event: &Event) -> Result<(), StreamError> {
+        match event {
+            Event::Boundary(span) => return self.enter(span.boundary, Some(span)),
+            Event::Unknown { at, xid, place } => {
+                return self.resolve(*place, *xid, *at).await;
+            }
+            Event::DatabaseCreate { at, xid, database, tablespace, source } => {
+                let target = wal::Place { tablespace: *tablespace, database: *database };
+                self.resolve(target, *xid, *at).await?;
+                if let Some(source) = source {
+                    self.resolve(*source, *xid, *at).await?;
+                }
+            }
+            Event::TablespaceCreate { at, xid, oid } => {
+                self.resolve(wal::Place::tablespace(*oid), *xid, *at).await?;
+            }
+            Event::CatalogUpdated { .. } => {
+                self.course.context.names_changed(&self.course);
+                return Ok(());
+            }
+            Event::Unreadable { at, problem, .. } => {
+                self.course.context.counters.alarms.add(1);
+                error!(
+                    configuration = self.course.configuration,
+                    lsn = %at,
+                    ?problem,
+                    "cannot read the name of a new database or tablespace from the WAL; \
+                     the catalog will be asked when its records come",
+                );
+                return Ok(());
+            }
+            _ => {}
+        }
+        lock(&self.course.ledger).learn(event, &self.course.history)?;
+        self.refresh();
+        Ok(())
+    }
+
+    /// Takes a new table when the ledger has learned something.
+    pub(super) fn refresh(&mut self) {
+        self.table = lock(&self.course.ledger).table(&self.course.history);
+    }
+
+    /// What the rewriter did so far was not for the client: it is not counted.
+    pub(super) fn forget_counts(&mut self) {
+        self.counted = self.rewriter.stats();
+    }
+
+    fn count(&mut self) {
+        let now = self.rewriter.stats();
+        let counters = &self.course.context.counters;
+        counters.records_passed.add(now.records_passed - self.counted.records_passed);
+        counters.records_replaced.add(now.records_replaced - self.counted.records_replaced);
+        counters.replaced_bytes.add(now.replaced_bytes - self.counted.replaced_bytes);
+        self.counted = now;
+    }
+
+    /// What is held back goes out raw: the upstream ended its half, so it can only be padding
+    /// or a record that nobody will replay.
+    pub(super) async fn release(&mut self, to_client: &mut Outbound) -> Result<(), SessionError> {
+        let start = self.rewriter.position();
+        let unwanted = usize::try_from(self.course.wanted.bytes_since(start));
+        let unwanted = unwanted.unwrap_or(usize::MAX).min(self.held.len());
+        let held = std::mem::take(&mut self.held);
+        let bytes = held.get(unwanted..).unwrap_or_default();
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let head = head_at(start + unwanted as u64, self.head);
+        let mut message = Vec::new();
+        let payload = [&head.to_bytes(), bytes].concat();
+        pgproto::frame::write(backend::COPY_DATA, &payload, &mut message);
+        to_client.send(&message).await
+    }
+}
+
+/// The ledger of a configuration, for a moment: nothing waits while it is held.
+pub(super) fn lock(ledger: &Mutex<Ledger>) -> std::sync::MutexGuard<'_, Ledger> {
+    // A panic elsewhere left a ledger that is on disk as it is in memory, or newer there.
+    ledger.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+async fn write_ready(
+    window: &mut Window,
+    to_client: &mut Outbound,
+    context: &Context,
+) -> Result<(), SessionError> {
+    if window.ready().is_empty() {
+        return Ok(());
+    }
+    let written = to_client.write_through(window.ready()).await;
+    written.map_err(|error| SessionError::Client(error.into()))?;
+    context.counters.sent_bytes.add(window.ready().len() as u64);
+    window.written();
+    Ok(())
+}

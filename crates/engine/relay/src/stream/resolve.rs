@@ -1,0 +1,76 @@
+//! Finds a fate for an OID that nobody has met.
+//!
+//! It happens when a stream starts between the insert into `pg_database` and the first record
+//! of the new database, and was never here before. The catalogs know the name as soon as
+//! the transaction has committed, so the stream waits for that; "not known" is believed only
+//! when nothing is under way any more.
+
+use std::time::Duration;
+
+use pgtypes::{Lsn, Oid, Xid};
+use tracing::info;
+use wal::{Judge as _, Place, Verdict};
+
+use super::StreamError;
+use super::flow::{Flow, lock};
+
+/// Between two looks at a transaction that is under way.
+const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+
+impl Flow {
+    /// Makes sure that `place` has a fate.
+    ///
+    /// # Errors
+    ///
+    /// When the names cannot be read: deciding without them could lose data for good, so the
+    /// stream ends and the standby comes back.
+    pub(super) async fn resolve(
+        &mut self,
+        place: Place,
+        xid: Xid,
+        at: Lsn,
+    ) -> Result<(), StreamError> {
+        if self.is_known(place, at) {
+            return Ok(());
+        }
+        info!(
+            configuration = self.course.configuration,
+            database = %place.database,
+            tablespace = %place.tablespace,
+            lsn = %at,
+            "an OID without a name: asking the catalog",
+        );
+        self.read_names().await?;
+        if self.is_known(place, at) {
+            return Ok(());
+        }
+        if xid != Xid(0) {
+            while self.course.catalog.is_running(xid).await? {
+                tokio::time::sleep(LOOK_INTERVAL).await;
+            }
+            self.read_names().await?;
+        }
+        if !self.is_known(place, at) {
+            lock(&self.course.ledger).give_up(place, &self.course.history, at)?;
+            self.refresh();
+        }
+        Ok(())
+    }
+
+    /// Whether both parts of `place` have a fate; another stream may have met them first.
+    fn is_known(&mut self, place: Place, at: Lsn) -> bool {
+        self.refresh();
+        let parts = [Place::database(place.database), Place::tablespace(place.tablespace)];
+        parts
+            .into_iter()
+            .filter(|part| part.database != Oid::INVALID || part.tablespace != Oid::INVALID)
+            .all(|part| self.table.place(part, at) != Verdict::Unknown)
+    }
+
+    async fn read_names(&mut self) -> Result<(), StreamError> {
+        let names = self.course.catalog.read().await?;
+        let (history, segment_bytes) = (&self.course.history, self.course.segment_bytes);
+        lock(&self.course.ledger).adopt(&names, history, segment_bytes)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,178 @@
+//! The command line.
+//!
+//! `pgherd relay` takes walbouncer's options as they are: that is why `-h` is the host and
+//! help is `-?` or `--help` there. Called as `walbouncer`, the binary is `pgherd relay`.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+
+/// Keeps a herd of PostgreSQL servers in step: whole, in part, or row by row.
+#[derive(Debug, Parser)]
+#[command(name = "pgherd", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Forwards physical replication, without the databases and tablespaces that a standby
+    /// should not hold.
+    ///
+    /// Standbys connect to the relay instead of the primary. Which of them gets what stands in
+    /// the configuration; without one, everybody gets everything.
+    #[command(disable_help_flag = true, args_conflicts_with_subcommands = true)]
+    Relay(Relay),
+}
+
+#[derive(Debug, Args)]
+struct Relay {
+    #[command(flatten)]
+    run: RelayOptions,
+    #[command(subcommand)]
+    command: Option<RelayCommand>,
+}
+
+/// Options of `pgherd relay`.
+#[derive(Debug, Args)]
+pub(crate) struct RelayOptions {
+    /// Read the configuration from this file
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Connect to the upstream server on this host [default: localhost]
+    #[arg(short = 'h', long, value_name = "HOST")]
+    pub(crate) host: Option<String>,
+    /// Connect to the upstream server on this port [default: 5432]
+    #[arg(short = 'P', long, value_name = "PORT")]
+    pub(crate) masterport: Option<String>,
+    /// Listen on this port [default: 5433]
+    ///
+    /// Replaces the port of every address in `listen`; without `listen` the relay then takes
+    /// connections on all IPv4 addresses, as walbouncer does.
+    #[arg(short, long, value_name = "PORT")]
+    pub(crate) port: Option<String>,
+    /// Log more; twice for everything
+    #[arg(short, long, action = ArgAction::Count)]
+    pub(crate) verbose: u8,
+    /// How log lines are written [default: text]
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) log_format: Option<LogFormat>,
+    /// Check the configuration and exit: status 0 when it is good, 78 when it is not
+    #[arg(long)]
+    pub(crate) check: bool,
+    /// Print help
+    #[arg(short = '?', long, action = ArgAction::Help)]
+    help: Option<bool>,
+}
+
+#[derive(Debug, Subcommand)]
+enum RelayCommand {
+    /// Forget what was decided for a configuration; its standbys then need new base backups
+    ///
+    /// Needed after a filter was loosened. Stop the standbys of the configuration first.
+    #[command(disable_help_flag = true)]
+    Forget(Forget),
+}
+
+/// Options of `pgherd relay forget`.
+#[derive(Debug, Args)]
+pub(crate) struct Forget {
+    /// Name of the configuration
+    pub(crate) name: String,
+    /// The relay's configuration file, which tells where the state is
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Print help
+    #[arg(short = '?', long, action = ArgAction::Help)]
+    help: Option<bool>,
+}
+
+/// Values of `--log-format`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// One line of text an event
+    Text,
+    /// One JSON object an event
+    Json,
+}
+
+/// What the command line asks for.
+pub(crate) enum Parsed {
+    Relay(RelayOptions),
+    Forget(Forget),
+    /// Help or version, for standard output.
+    Said(String),
+    /// A complaint, for standard error.
+    Wrong(String),
+}
+
+/// Reads the command line, program name first.
+pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Parsed {
+    let mut arguments: Vec<_> = arguments.into_iter().collect();
+    let called = arguments.first().map(|program| Path::new(program).file_name());
+    if called.flatten().is_some_and(|name| name == "walbouncer") {
+        arguments.splice(..1, ["pgherd".into(), "relay".into()]);
+    }
+    // walbouncer without arguments runs with its defaults, and so does the relay.
+    match Cli::try_parse_from(arguments) {
+        Ok(Cli { command: Command::Relay(relay) }) => match relay.command {
+            Some(RelayCommand::Forget(forget)) => Parsed::Forget(forget),
+            None => Parsed::Relay(relay.run),
+        },
+        Err(error) if error.use_stderr() => Parsed::Wrong(error.render().to_string()),
+        Err(error) => Parsed::Said(error.render().to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    fn relay(line: &str) -> RelayOptions {
+        match parse(line.split(' ').map(OsString::from)) {
+            Parsed::Relay(options) => options,
+            Parsed::Wrong(text) | Parsed::Said(text) => panic!("{text}"),
+            Parsed::Forget(forget) => panic!("{forget:?}"),
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn walbouncers_options_are_taken_as_they_are() {
+        for line in [
+            "pgherd relay -c f.yaml -h db -P 5432 -p 6000 -v",
+            "/usr/bin/walbouncer --config=f.yaml --host=db --masterport=5432 --port=6000 -v",
+            "walbouncer --config f.yaml -hdb -P5432 -p6000 --verbose",
+        ] {
+            let options = relay(line);
+            assert_eq!(options.config.as_deref(), Some(Path::new("f.yaml")), "{line}");
+            assert_eq!(options.host.as_deref(), Some("db"), "{line}");
+            assert_eq!(options.masterport.as_deref(), Some("5432"), "{line}");
+            assert_eq!(options.port.as_deref(), Some("6000"), "{line}");
+            assert_eq!(options.verbose, 1, "{line}");
+        }
+        assert!(relay("walbouncer").config.is_none());
+    }
+
+    #[test]
+    fn help_is_a_question_mark() {
+        for line in ["walbouncer -?", "pgherd relay --help", "pgherd relay forget -?"] {
+            let parsed = parse(line.split(' ').map(OsString::from));
+            assert!(matches!(parsed, Parsed::Said(text) if text.contains("Usage")), "{line}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_option_is_refused() {
+        let parsed = parse(["pgherd", "relay", "--prot", "1"].map(OsString::from));
+        assert!(matches!(parsed, Parsed::Wrong(text) if text.contains("--port")));
+    }
+}

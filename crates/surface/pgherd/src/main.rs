@@ -1,0 +1,29 @@
+//! `pgherd`: one binary, a subcommand for each thing it does.
+//!
+//! It reads the command line and the configuration, wires the engines, and decides nothing.
+
+mod cli;
+mod relay_command;
+mod runtime;
+
+use std::process::ExitCode;
+
+/// `EX_CONFIG` of `sysexits.h`: the configuration is wrong.
+const EXIT_CONFIG: u8 = 78;
+/// `EX_USAGE` of `sysexits.h`: the command line is wrong.
+const EXIT_USAGE: u8 = 64;
+
+fn main() -> ExitCode {
+    match cli::parse(std::env::args_os()) {
+        cli::Parsed::Relay(options) => relay_command::run(&options),
+        cli::Parsed::Forget(forget) => relay_command::forget(&forget),
+        cli::Parsed::Said(text) => {
+            print!("{text}");
+            ExitCode::SUCCESS
+        }
+        cli::Parsed::Wrong(text) => {
+            eprint!("{text}");
+            ExitCode::from(EXIT_USAGE)
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! `pgherd relay` and `pgherd relay forget`.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use config::{ConfigError, LogFormat, Overrides};
+use relay::{Options, Service};
+use tracing::error;
+
+use crate::cli::{self, Forget, RelayOptions};
+use crate::{EXIT_CONFIG, runtime};
+
+/// Runs the relay in the foreground until it is told to stop.
+pub(crate) fn run(options: &RelayOptions) -> ExitCode {
+    let overrides = Overrides {
+        host: options.host.clone(),
+        masterport: options.masterport.clone(),
+        port: options.port.clone(),
+        log_format: options.log_format.map(|format| match format {
+            cli::LogFormat::Text => LogFormat::Text,
+            cli::LogFormat::Json => LogFormat::Json,
+        }),
+    };
+    let settings = match load(options.config.as_deref(), &overrides) {
+        Ok(settings) => settings,
+        Err(status) => return status,
+    };
+    if options.check {
+        println!("the configuration is good");
+        return ExitCode::SUCCESS;
+    }
+    let format = match settings.log_format {
+        LogFormat::Text => telemetry::Format::Text,
+        LogFormat::Json => telemetry::Format::Json,
+    };
+    telemetry::start(format, options.verbose);
+    let served = runtime::run(|stop| async move {
+        let (service, _handle) = Service::bind(settings).await?;
+        Ok(service.run(stop).await?)
+    });
+    match served {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            error!(error = format!("{error:#}"), "the relay ends on an error");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Removes what was decided for a configuration.
+pub(crate) fn forget(forget: &Forget) -> ExitCode {
+    let settings = match load(forget.config.as_deref(), &Overrides::default()) {
+        Ok(settings) => settings,
+        Err(status) => return status,
+    };
+    let name = &forget.name;
+    match relay::forget(&settings.state_dir, name) {
+        Ok(true) => {
+            println!("forgot what was decided for {name:?}; make its standbys anew");
+            ExitCode::SUCCESS
+        }
+        Ok(false) => {
+            eprintln!(
+                "nothing is known of a configuration {name:?} in {}",
+                settings.state_dir.display()
+            );
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            eprintln!("{error}\nhint: stop the standbys of this configuration first");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Reads the configuration, or tells what is wrong with it.
+fn load(path: Option<&Path>, overrides: &Overrides) -> Result<Options, ExitCode> {
+    let loaded = match path {
+        Some(path) => config::load(path, overrides),
+        None => config::defaults(overrides),
+    };
+    loaded.map_err(|complaint: ConfigError| {
+        let colour = std::io::IsTerminal::is_terminal(&std::io::stderr());
+        eprintln!("{}", complaint.render(colour));
+        ExitCode::from(EXIT_CONFIG)
+    })
+}

@@ -1,0 +1,33 @@
+//! The asynchronous runtime, and the signals that stop the process.
+
+use anyhow::Context as _;
+use tasks::CancellationToken;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::info;
+
+/// Runs `work` until it ends by itself or a SIGTERM or SIGINT has stopped it.
+///
+/// # Errors
+///
+/// What `work` returned, or why the runtime could not start.
+pub(crate) fn run<F>(work: impl FnOnce(CancellationToken) -> F) -> anyhow::Result<()>
+where
+    F: Future<Output = anyhow::Result<()>>,
+{
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    runtime.context("start the runtime")?.block_on(async {
+        let stop = CancellationToken::new();
+        let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+        let work = work(stop.clone());
+        tokio::pin!(work);
+        let name = tokio::select! {
+            outcome = &mut work => return outcome,
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        };
+        info!(signal = name, "stopping");
+        stop.cancel();
+        work.await
+    })
+}
