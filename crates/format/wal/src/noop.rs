@@ -68,21 +68,31 @@ impl Blank {
         Self { table: vec![0; TABLE_LEN].into_boxed_slice() }
     }
 
-    /// The no-op in place of the record with this header.
+    /// Makes the complete `record` a no-op in place; `kept` are the chunks of it that stay.
     ///
     /// `None` when the body has exactly one byte besides what is kept, which cannot be
     /// expressed; a record with block references or main data has more.
+    #[inline]
+    pub(crate) fn erase(&mut self, record: &mut [u8], kept: &Kept) -> Option<()> {
+        let (head, body) = record.split_first_chunk_mut::<HEADER_BYTES>()?;
+        let body_bytes = u32::try_from(body.len()).ok()?;
+        let (data_header, zeros) = data_header(body_bytes, kept)?;
+        finish(head, self.body_crc(body_bytes, kept, &data_header, zeros))?;
+        let (chunks, rest) = body.split_at_mut_checked(usize::from(kept.len))?;
+        chunks.copy_from_slice(kept.as_slice());
+        let (first, rest) = rest.split_at_mut_checked(usize::from(data_header.len))?;
+        first.copy_from_slice(data_header.as_slice());
+        rest.fill(0);
+        Some(())
+    }
+
+    /// The first bytes of what [`erase`](Self::erase) would make of the record with this header.
     pub(crate) fn prefix(&mut self, header: &[u8; HEADER_BYTES], kept: &Kept) -> Option<Prefix> {
         let [t0, t1, t2, t3, ..] = *header;
         let body_bytes = u32::from_le_bytes([t0, t1, t2, t3]).checked_sub(24)?;
         let (data_header, zeros) = data_header(body_bytes, kept)?;
-        let crc = self.body_crc(body_bytes, kept, &data_header, zeros);
-
         let mut head = *header;
-        let (covered, stored) = head.split_at_mut_checked(CRC_OFFSET)?;
-        covered.get_mut(16..)?.copy_from_slice(&[XLOG_NOOP, rmid::XLOG, 0, 0]);
-        stored.copy_from_slice(&crc32c::crc32c_append(crc, covered).to_le_bytes());
-
+        finish(&mut head, self.body_crc(body_bytes, kept, &data_header, zeros))?;
         let mut prefix = Prefix::EMPTY;
         let fits = prefix.push(&head)
             && prefix.push(kept.as_slice())
@@ -112,6 +122,15 @@ impl Blank {
             _ => compute(),
         }
     }
+}
+
+/// Turns the header into that of a no-op whose body has this checksum.
+#[inline]
+fn finish(head: &mut [u8; HEADER_BYTES], body_crc: u32) -> Option<()> {
+    let (covered, stored) = head.split_at_mut_checked(CRC_OFFSET)?;
+    covered.get_mut(16..)?.copy_from_slice(&[XLOG_NOOP, rmid::XLOG, 0, 0]);
+    stored.copy_from_slice(&crc32c::crc32c_append(body_crc, covered).to_le_bytes());
+    Some(())
 }
 
 /// The header of the main data, and how many zeros it announces.
@@ -155,13 +174,17 @@ mod tests {
         for kept in [&[][..], &[253, 1, 2], &[252, 1, 2, 3, 4]] {
             chunks.push(kept);
             let kept_len = u32::from(chunks.len);
-            for total in (24 + kept_len..9000).chain([1 << 20, 0x3FFF_FF]) {
+            for total in (24 + kept_len..9000).chain([1 << 20, 0x003F_FFFF]) {
                 let prefix = blank.prefix(&header(total), &chunks);
                 if total == 25 + kept_len {
                     assert!(prefix.is_none(), "one byte cannot be expressed");
                     continue;
                 }
                 let record = whole(&prefix.unwrap(), total);
+                let mut erased = header(total).to_vec();
+                erased.resize(total as usize, 0xEE);
+                assert_eq!(blank.erase(&mut erased, &chunks), Some(()));
+                assert_eq!(erased, record);
                 let stored = u32::from_le_bytes(record[20..24].try_into().unwrap());
                 assert_eq!(crc::record_crc(&record), Some(stored), "{total} bytes");
                 assert_eq!(record[4..16], [0xEE; 12]);

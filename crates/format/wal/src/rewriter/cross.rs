@@ -151,7 +151,7 @@ impl Rewriter {
 }
 
 /// The first bytes of `bytes` become `prefix`, the others zero.
-pub(super) fn overwrite(bytes: &mut [u8], prefix: &[u8]) {
+fn overwrite(bytes: &mut [u8], prefix: &[u8]) {
     let (head, zeros) = bytes.split_at_mut(prefix.len().min(bytes.len()));
     for (to, from) in head.iter_mut().zip(prefix) {
         *to = *from;

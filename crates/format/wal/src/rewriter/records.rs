@@ -1,9 +1,9 @@
 //! The hot loop: the records that start on one page.
 
-use super::cross::{Gathered, overwrite};
+use super::cross::Gathered;
 use super::weigh::Weighed;
 use super::{Open, Phase, Rewriter, Step};
-use crate::error::WalError;
+use crate::error::{RecordProblem, WalError};
 use crate::judge::Judge;
 use crate::noop::Prefix;
 use crate::page::PAGE;
@@ -66,11 +66,13 @@ impl Rewriter {
         let bytes = record.get_mut(..header.total_bytes as usize);
         match (weighed, bytes) {
             (Weighed::Pass, Some(whole)) if self.pending.is_none() => Ok(Seen::Whole(whole.len())),
-            (Weighed::Replace(prefix), Some(whole)) if self.pending.is_none() => {
-                overwrite(whole, prefix.as_slice());
-                Ok(Seen::Whole(whole.len()))
+            (Weighed::Replace, Some(whole)) if self.pending.is_none() => {
+                match self.blank.erase(whole, &self.survey.kept) {
+                    Some(()) => Ok(Seen::Whole(whole.len())),
+                    None => Err(self.no_noop()),
+                }
             }
-            (weighed, _) => Ok(self.open(&header, weighed)),
+            (weighed, _) => self.open(&header, weighed, record),
         }
     }
 
@@ -90,34 +92,41 @@ impl Rewriter {
             Some(head) => {
                 let header = Header::parse(head);
                 let weighed = self.consider(&header, &gathered, judge);
-                weighed.map(|weighed| self.open(&header, weighed))
+                weighed.and_then(|weighed| self.open(&header, weighed, &gathered))
             }
         };
         self.gathered = gathered;
         seen
     }
 
-    /// Makes a record with a fate the open one.
-    fn open(&mut self, header: &Header, weighed: Weighed) -> Seen {
+    /// Makes a record with a fate the open one; `head` begins with its header.
+    fn open(&mut self, header: &Header, weighed: Weighed, head: &[u8]) -> Result<Seen, WalError> {
+        let head = head.first_chunk::<HEADER_BYTES>();
         let mut prefix = Prefix::EMPTY;
         let mut lesson = None;
         let mut fate = SpanFate::Passed;
         match weighed {
-            Weighed::Short => return Seen::Short,
-            Weighed::Told => return Seen::Left,
+            Weighed::Short => return Ok(Seen::Short),
+            Weighed::Told => return Ok(Seen::Left),
             Weighed::Pass => {}
-            Weighed::Replace(noop) => {
-                prefix = noop;
+            Weighed::Replace => {
+                let noop = head.and_then(|head| self.blank.prefix(head, &self.survey.kept));
+                prefix = noop.ok_or_else(|| self.no_noop())?;
                 fate = SpanFate::Replaced;
             }
             Weighed::Learn(learn) => lesson = Some(learn),
             // so that who starts behind the border knows what follows
-            Weighed::Switch(head) => prefix = head,
+            Weighed::Switch => _ = prefix.push(head.map_or(&[], |head| head)),
         }
         let total = header.total_bytes;
         self.open = Open { start: self.at, total, remaining: total, fate, prefix, lesson };
         self.captured.clear();
         self.phase = Phase::Body;
-        Seen::Left
+        Ok(Seen::Left)
+    }
+
+    #[cold]
+    fn no_noop(&self) -> WalError {
+        self.bad(RecordProblem::Cut { field: "the main data" })
     }
 }

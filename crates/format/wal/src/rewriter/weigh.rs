@@ -7,10 +7,7 @@ use crate::block::Walk;
 use crate::error::{RecordProblem, WalError};
 use crate::event::Event;
 use crate::judge::{Judge, Place, Verdict};
-use crate::noop::Prefix;
-use crate::record::{
-    HEADER_BYTES, Header, RMGR_INFO_MASK, XLOG_SWITCH, is_rmid, rmid, total_bytes_max,
-};
+use crate::record::{Header, RMGR_INFO_MASK, XLOG_SWITCH, is_rmid, rmid, total_bytes_max};
 use crate::row::Lesson;
 use crate::rules::{self, HeapChange, Rule, oid_at, place_at};
 
@@ -19,6 +16,7 @@ use crate::rules::{self, HeapChange, Rule, oid_at, place_at};
 const LESSON_BYTES_MAX: u32 = 64 << 10;
 
 /// What is known of a record's fate.
+#[derive(Clone, Copy)]
 pub(super) enum Weighed {
     /// Its headers are not complete.
     Short,
@@ -26,12 +24,12 @@ pub(super) enum Weighed {
     Told,
     /// It goes as it is.
     Pass,
-    /// It becomes a no-op that begins with this.
-    Replace(Prefix),
+    /// It becomes a no-op.
+    Replace,
     /// It goes as it is, and its content has to be learned.
     Learn(Lesson),
-    /// It goes, and nothing follows in its segment. This is the record.
-    Switch(Prefix),
+    /// It goes, and nothing follows in its segment.
+    Switch,
 }
 
 impl Rewriter {
@@ -47,7 +45,7 @@ impl Rewriter {
         self.check(header)?;
         let weighed = if rules::is_cluster_wide(header.rmid, header.info) {
             if header.rmid == rmid::XLOG && header.info & RMGR_INFO_MASK == XLOG_SWITCH {
-                self.switch(header, seen)?
+                self.switch(header)?
             } else {
                 Weighed::Pass
             }
@@ -57,11 +55,11 @@ impl Rewriter {
         };
         match weighed {
             Weighed::Short | Weighed::Told => return Ok(weighed),
-            Weighed::Replace(_) => {
+            Weighed::Replace => {
                 self.stats.records_replaced += 1;
                 self.stats.replaced_bytes += u64::from(header.total_bytes);
             }
-            Weighed::Pass | Weighed::Learn(_) | Weighed::Switch(_) => {
+            Weighed::Pass | Weighed::Learn(_) | Weighed::Switch => {
                 self.stats.records_passed += 1;
             }
         }
@@ -102,15 +100,14 @@ impl Rewriter {
     }
 
     #[cold]
-    fn bad(&self, problem: RecordProblem) -> WalError {
+    pub(super) fn bad(&self, problem: RecordProblem) -> WalError {
         WalError::Record { at: self.at, problem }
     }
 
-    fn switch(&self, header: &Header, seen: &[u8]) -> Result<Weighed, WalError> {
+    fn switch(&self, header: &Header) -> Result<Weighed, WalError> {
         let found = header.total_bytes;
-        let mut prefix = Prefix::EMPTY;
-        if found == 24 && prefix.push(seen.get(..HEADER_BYTES).unwrap_or_default()) {
-            Ok(Weighed::Switch(prefix))
+        if found == 24 {
+            Ok(Weighed::Switch)
         } else {
             Err(self.bad(RecordProblem::SwitchLength { found }))
         }
@@ -142,13 +139,7 @@ impl Rewriter {
             Verdict::Unknown => Ok(Weighed::Told),
             Verdict::Pass if self.survey.refs > 0 => Ok(self.catalog_row(header, judge)),
             Verdict::Pass => Ok(Weighed::Pass),
-            Verdict::Replace => {
-                let head = seen.first_chunk::<HEADER_BYTES>();
-                match head.and_then(|head| self.blank.prefix(head, &self.survey.kept)) {
-                    Some(prefix) => Ok(Weighed::Replace(prefix)),
-                    None => Err(self.bad(RecordProblem::Cut { field: "the main data" })),
-                }
-            }
+            Verdict::Replace => Ok(Weighed::Replace),
         }
     }
 
