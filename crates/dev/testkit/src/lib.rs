@@ -25,24 +25,35 @@
 mod builder;
 mod cluster;
 mod install;
+mod link;
 mod majors;
 mod port;
 mod postmaster;
+mod program;
+mod relay;
 mod session;
 mod standby;
 mod template;
 mod user;
 mod wait;
+mod waldump;
+mod workload;
 
 pub use builder::{Auth, Builder, PASSWORD};
 pub use cluster::Cluster;
 pub use install::{Install, MAJORS_VARIABLE, cache_dir};
+pub use link::{Link, Traffic};
 pub use pgtypes::Major;
 pub use port::Port;
 pub use postmaster::Stop;
+pub use program::Program;
+pub use relay::Relay;
+pub use rustix::process::Signal;
 pub use session::Session;
 pub use standby::{Standby, StandbyBuilder};
 pub use wait::{PATIENCE, wait_until};
+pub use waldump::{Locator, Record, WalDump, waldump};
+pub use workload::{Workload, amcheck, fingerprint, same_contents};
 
 /// For the macros of this crate.
 #[doc(hidden)]
