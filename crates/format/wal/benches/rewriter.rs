@@ -1,6 +1,12 @@
 //! The rewriter alone, over WAL in messages of 128 kB as a walsender sends them.
 //!
 //! Two sizes of records, all passed and half of them replaced. `GB/s` counts WAL bytes.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "it measures, and serves nobody"
+)]
 
 #[path = "../tests/support/mod.rs"]
 mod support;

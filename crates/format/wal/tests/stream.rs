@@ -1,4 +1,10 @@
 //! The rewriter against synthetic WAL: what goes, what stays, and that no cut shows.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "a test that panics is a test that fails"
+)]
 
 mod support;
 

@@ -202,6 +202,31 @@ impl Log {
         start
     }
 
+    /// A record that a server wrote elsewhere; only `xl_prev` and the checksum are made anew.
+    pub fn push_raw(&mut self, record: &[u8]) -> Lsn {
+        let mut record = record.to_vec();
+        record[8..16].copy_from_slice(&self.prev.0.to_le_bytes());
+        let crc = slow_record_crc(&record);
+        record[20..24].copy_from_slice(&crc.to_le_bytes());
+        let start = self.lay(&record);
+        self.align();
+        self.prev = start;
+        self.starts.push(start);
+        start
+    }
+
+    /// Fillers up to `room` bytes before the end of the current segment.
+    pub fn pad_to_segment(&mut self, room: usize) {
+        let segment = self.layout.segment_bytes.bytes() as usize;
+        self.next_start();
+        while segment - self.bytes.len() % segment > PAGE {
+            let left = segment - self.bytes.len() % segment - PAGE;
+            self.push(&Body::new(0, 0x20).main(vec![0; left.min(30_000)]));
+            self.next_start();
+        }
+        self.pad_to(room);
+    }
+
     /// A record that ends `room` bytes before the end of a page.
     pub fn pad_to(&mut self, room: usize) {
         loop {
