@@ -233,16 +233,29 @@ async fn follow_names(
             () = tokio::time::sleep(NAMES_SETTLE) => {}
             () = stop.cancelled() => return Ok(()),
         }
-        let configuration = change.configuration.as_str();
-        let names = match change.catalog.read().await {
+        // One reading serves all that has come for a configuration by now.
+        let mut waiting = HashMap::from([(change.configuration.clone(), change)]);
+        while let Ok(change) = changes.try_recv() {
+            waiting.insert(change.configuration.clone(), change);
+        }
+        for change in waiting.values() {
+            change.read().await;
+        }
+    }
+}
+
+impl NamesChanged {
+    async fn read(&self) {
+        let configuration = self.configuration.as_str();
+        let names = match self.catalog.read().await {
             Ok(names) => names,
             Err(error) => {
                 warn!(configuration, %error, "names changed, and cannot be read now");
-                continue;
+                return;
             }
         };
-        let mut ledger = change.ledger.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Err(error) = ledger.adopt(&names, &change.history, change.segment_bytes) {
+        let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(error) = ledger.adopt(&names, &self.history, self.segment_bytes) {
             error!(configuration, %error, "names changed, and cannot be kept");
         }
     }

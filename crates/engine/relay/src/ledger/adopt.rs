@@ -3,7 +3,7 @@
 use config::Kind as FilterKind;
 use pgproto::history::History;
 use pgtypes::{Lsn, Oid, SegmentBytes};
-use tracing::info;
+use tracing::{error, info};
 
 use super::fates::{Epoch, Fate, Fates, Kind, Point, Reason};
 use super::{Ledger, LedgerError, judge_database, log_decision, shown};
@@ -82,6 +82,7 @@ impl Ledger {
 
     fn adopt_thing(&mut self, thing: &Thing<'_>, history: &History) {
         let name = shown(thing.name);
+        let wanted = self.judge(thing, history).0;
         if let Some(known) = self.record.fates.newest_mut(thing.kind, thing.oid, history) {
             if known.name != name && known.reason != Reason::Unknown {
                 info!(
@@ -92,6 +93,18 @@ impl Ledger {
                     to = name,
                     fate = known.fate.word(),
                     "renamed; the decision stays as it was made under the first name",
+                );
+            }
+            if known.reason == Reason::Unknown && wanted == Fate::Included && known.name != name {
+                self.counters.alarms.add(1);
+                error!(
+                    configuration = self.name,
+                    kind = thing.kind.word(),
+                    oid = %thing.oid,
+                    name,
+                    "the filter includes it, but its records came before its name could be found \
+                     and were replaced: it stays excluded until the standbys get a new base backup \
+                     and `pgherd relay forget` was run",
                 );
             }
             known.name = name;

@@ -56,7 +56,10 @@ pub(super) struct Login<'a> {
 /// # Errors
 ///
 /// [`PassfileError`] when the file that should be read cannot be, or is open to others.
-pub(super) fn find(passfile: Option<&Path>, login: Login<'_>) -> Result<Option<Password>, PassfileError> {
+pub(super) fn find(
+    passfile: Option<&Path>,
+    login: Login<'_>,
+) -> Result<Option<Password>, PassfileError> {
     if let Some(path) = passfile {
         return read(path, login, true);
     }

@@ -18,11 +18,14 @@ pub(crate) struct Outbound {
     half: WriteHalf,
     pending: Vec<u8>,
     written: usize,
+    /// A message has been begun by [`Self::write_through`] and not been ended: whatever was
+    /// written now would be taken for a part of it.
+    inside_message: bool,
 }
 
 impl Outbound {
     pub(crate) const fn new(half: WriteHalf) -> Self {
-        Self { half, pending: Vec::new(), written: 0 }
+        Self { half, pending: Vec::new(), written: 0, inside_message: false }
     }
 
     /// Puts whole messages in line.
@@ -45,14 +48,22 @@ impl Outbound {
         Ok(())
     }
 
-    /// Writes from a buffer of the caller's, behind what is in line.
+    /// Writes from a buffer of the caller's, behind what is in line; `ends_message` tells
+    /// whether the bytes end with a message.
     ///
-    /// Not cancel-safe: use it only where the connection ends with the caller.
-    pub(crate) async fn write_through(&mut self, bytes: &[u8]) -> io::Result<()> {
+    /// When it is cancelled a message may be cut: then nothing can be sent any more.
+    pub(crate) async fn write_through(
+        &mut self,
+        bytes: &[u8],
+        ends_message: bool,
+    ) -> io::Result<()> {
         if !self.pending.is_empty() {
             self.flush().await?;
         }
-        self.half.write_all(bytes).await
+        self.inside_message = true;
+        self.half.write_all(bytes).await?;
+        self.inside_message = !ends_message;
+        Ok(())
     }
 
     /// As [`Self::queue`] and [`Self::flush`], towards a client.
@@ -79,7 +90,9 @@ impl Outbound {
 
     /// Last words, as far as the peer takes them in time; then nothing more is sent.
     pub(crate) async fn farewell(&mut self, messages: &[u8]) {
-        self.queue(messages);
+        if !self.inside_message {
+            self.queue(messages);
+        }
         let said = async {
             self.flush().await?;
             self.half.shutdown().await

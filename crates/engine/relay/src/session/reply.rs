@@ -21,9 +21,10 @@ impl Session {
         let Self { from_client, to_client, from_upstream, to_upstream, .. } = self;
         let sent = to_upstream.flush().await;
         sent.map_err(|error| SessionError::Upstream(error.into()))?;
+        let mut is_done = false;
         tokio::select! {
             down = pass_down(from_upstream, to_client, &self.context) => down,
-            up = pass_up(from_client, to_upstream) => up,
+            up = pass_up(from_client, to_upstream, &mut is_done) => up,
             () = self.stop.cancelled() => Err(SessionError::Stopping),
         }
     }
@@ -47,7 +48,7 @@ async fn pass_down(
         let ready = frames.until_ready(arrived);
         let ready = ready.map_err(|error| SessionError::Upstream(error.into()))?;
         let (now, later) = arrived.split_at(ready.unwrap_or(bytes));
-        let passed = to_client.write_through(now).await;
+        let passed = to_client.write_through(now, frames.is_between_messages()).await;
         passed.map_err(|error| SessionError::Client(error.into()))?;
         context.counters.sent_bytes.add(now.len() as u64);
         if ready.is_some() {
@@ -58,10 +59,11 @@ async fn pass_down(
 }
 
 /// From the client to the server: what belongs to a stream. Ends only with an error.
-/// Cancel-safe.
+/// Cancel-safe. `is_done` becomes true when the client has ended its half.
 pub(crate) async fn pass_up(
     from_client: &mut Inbound,
     to_upstream: &mut Outbound,
+    is_done: &mut bool,
 ) -> Result<(), SessionError> {
     loop {
         let upstream = |error: std::io::Error| SessionError::Upstream(error.into());
@@ -71,6 +73,7 @@ pub(crate) async fn pass_up(
         let message = message.ok_or(SessionError::ClientLeft)?;
         match message.tag {
             backend::COPY_DATA | backend::COPY_DONE | frontend::COPY_FAIL => {
+                *is_done |= message.tag == backend::COPY_DONE;
                 to_upstream.queue(&message.raw);
             }
             frontend::TERMINATE => return Err(SessionError::ClientLeft),
@@ -95,6 +98,11 @@ struct Frames {
 }
 
 impl Frames {
+    /// Whether the bytes so far end with a message.
+    const fn is_between_messages(&self) -> bool {
+        self.header_bytes == 0 && self.payload_bytes == 0
+    }
+
     /// Where in `bytes` the message ends that says "ready", if it does.
     fn until_ready(&mut self, bytes: &[u8]) -> Result<Option<usize>, FrameError> {
         let mut at = 0;

@@ -21,6 +21,9 @@ use pgnet::Inbound;
 /// it is taken for waiting: a server that shuts down asks again after each answer.
 const PINGS_WHILE_HELD_MAX: u32 = 5;
 
+/// Longest message beside WAL: a keepalive has 18 bytes. Such a message is taken whole.
+const OTHER_BYTES_MAX: usize = 1024;
+
 /// What is known of a stream beyond its bytes.
 pub(crate) struct Course {
     pub(super) context: Arc<Context>,
@@ -133,7 +136,7 @@ impl Flow {
             }
             let Some(head) = window.rest().get(Header::BYTES..) else { return Ok(None) };
             let Some(letter) = head.first() else { return Ok(None) };
-            if *letter == b'w' {
+            if *letter == b'w' && header.payload_bytes >= XLogData::BYTES {
                 let Some(head) = head.get(..XLogData::BYTES) else { return Ok(None) };
                 let malformed =
                     |error: pgproto::copy::CopyError| StreamError::Malformed(error.to_string());
@@ -145,6 +148,7 @@ impl Flow {
                 self.begin_message(header, head)?;
                 window.skip(HEAD_BYTES);
             } else {
+                let header = header.check_limit(OTHER_BYTES_MAX)?;
                 let whole = Header::BYTES + header.payload_bytes;
                 let Some(message) = window.rest().get(..whole) else { return Ok(None) };
                 self.watch(message.get(Header::BYTES..).unwrap_or_default())?;
@@ -285,6 +289,9 @@ impl Flow {
                     self.resolve(*source, *xid, *at).await?;
                 }
             }
+            Event::DatabaseRow { at, xid, tablespace, .. } => {
+                self.resolve(wal::Place::tablespace(*tablespace), *xid, *at).await?;
+            }
             Event::TablespaceCreate { at, xid, oid } => {
                 self.resolve(wal::Place::tablespace(*oid), *xid, *at).await?;
             }
@@ -362,7 +369,7 @@ async fn write_ready(
     if window.ready().is_empty() {
         return Ok(());
     }
-    let written = to_client.write_through(window.ready()).await;
+    let written = to_client.write_through(window.ready(), true).await;
     written.map_err(|error| SessionError::Client(error.into()))?;
     context.counters.sent_bytes.add(window.ready().len() as u64);
     window.written();

@@ -57,11 +57,12 @@ impl Session {
         let mut flow = Flow::new(course, rewriter, table, Lsn::INVALID);
         flow.enter(start.start, span.as_ref())?;
         let mut looked_back = false;
+        let mut client_is_done = false;
         loop {
             let Self { from_client, to_client, from_upstream, to_upstream, stop, .. } = self;
             let ended = tokio::select! {
                 ended = flow.carry(from_upstream, to_client) => ended?,
-                up = pass_up(from_client, to_upstream) => return up,
+                up = pass_up(from_client, to_upstream, &mut client_is_done) => return up,
                 () = stop.cancelled() => return Err(SessionError::Stopping),
             };
             match ended {
@@ -73,6 +74,10 @@ impl Session {
                 Ended::LookBack { at, rem_len } if !looked_back => {
                     looked_back = true;
                     self.look_back(&mut flow, layout, &start, at, rem_len).await?;
+                    if client_is_done {
+                        // The upstream took it for the end of the stream that was stopped.
+                        self.send_upstream(pgproto::frontend::copy_done).await?;
+                    }
                 }
                 Ended::LookBack { at, rem_len } => {
                     return Err(
