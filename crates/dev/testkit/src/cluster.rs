@@ -3,17 +3,16 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::PathBuf;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use pgtypes::{Lsn, Major};
+use pgtypes::Major;
 use rustix::process::Signal;
 
 use crate::builder::{Builder, Folder};
-use crate::install::{Install, clean_command};
+use crate::install::Install;
 use crate::port::Port;
 use crate::postmaster::{Postmaster, Stop};
 use crate::session::Session;
@@ -205,34 +204,6 @@ impl Cluster {
         user::give(&path)
     }
 
-    /// Runs a script of SQL in database `postgres` as `psql -XAtq` does: statement by statement,
-    /// up to the first error; gives what it prints, without the last line break.
-    ///
-    /// # Errors
-    ///
-    /// The first error of the server.
-    pub fn sql(&self, script: &str) -> Result<String> {
-        self.sql_in("postgres", script)
-    }
-
-    /// As [`Cluster::sql`], in another database.
-    ///
-    /// # Errors
-    ///
-    /// The first error of the server.
-    pub fn sql_in(&self, database: &str, script: &str) -> Result<String> {
-        let mut psql = clean_command(&newest_psql()?);
-        psql.args(["-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-U", "postgres"]);
-        psql.arg("-h").arg(self.socket_dir()).args([
-            "-p",
-            &self.port().to_string(),
-            "-d",
-            database,
-        ]);
-        run_script(&mut psql, script)
-            .with_context(|| format!("in {database} on port {}", self.port()))
-    }
-
     /// A connection to database `database` that stays open.
     ///
     /// # Errors
@@ -266,84 +237,6 @@ impl Cluster {
             Ok((last == expected).then_some(()))
         });
         waited.with_context(|| format!("last answer {last:?}; log:\n{}", self.log_tail()))
-    }
-
-    /// The end of the WAL: what is flushed on a primary, what is replayed on a standby.
-    ///
-    /// # Errors
-    ///
-    /// When the server does not answer.
-    pub fn lsn(&self) -> Result<Lsn> {
-        let answer = self.session("postgres")?.query(
-            "select case when pg_is_in_recovery() then coalesce(pg_last_wal_replay_lsn(), '0/0') \
-             else pg_current_wal_flush_lsn() end",
-        )?;
-        Ok(answer.parse()?)
-    }
-
-    /// Where the next record will begin.
-    ///
-    /// # Errors
-    ///
-    /// When the server does not answer, or is a standby.
-    pub fn insert_lsn(&self) -> Result<Lsn> {
-        let answer = self.session("postgres")?.query("select pg_current_wal_insert_lsn()")?;
-        Ok(answer.parse()?)
-    }
-
-    /// Writes a checkpoint.
-    ///
-    /// # Errors
-    ///
-    /// The server's.
-    pub fn checkpoint(&self) -> Result<()> {
-        self.session("postgres")?.query("checkpoint")?;
-        Ok(())
-    }
-
-    /// Goes on in a new WAL segment; gives the end of the switch record.
-    ///
-    /// # Errors
-    ///
-    /// The server's.
-    pub fn switch_wal(&self) -> Result<Lsn> {
-        Ok(self.session("postgres")?.query("select pg_switch_wal()")?.parse()?)
-    }
-
-    /// OID of a database.
-    ///
-    /// # Errors
-    ///
-    /// When there is none of that name.
-    pub fn database_oid(&self, name: &str) -> Result<u32> {
-        let oid = self.sql(&format!("select oid from pg_database where datname = '{name}'"))?;
-        oid.parse().with_context(|| format!("no database {name:?}"))
-    }
-
-    /// OID of a tablespace.
-    ///
-    /// # Errors
-    ///
-    /// When there is none of that name.
-    pub fn tablespace_oid(&self, name: &str) -> Result<u32> {
-        let oid = self.sql(&format!("select oid from pg_tablespace where spcname = '{name}'"))?;
-        oid.parse().with_context(|| format!("no tablespace {name:?}"))
-    }
-
-    /// Makes a tablespace in a folder of this cluster, outside of the data directory.
-    ///
-    /// A standby that redoes this uses the same folder: on one machine that is right only for
-    /// tablespaces that it got with its base backup; for others use `location ''`.
-    ///
-    /// # Errors
-    ///
-    /// The server's.
-    pub fn create_tablespace(&self, name: &str) -> Result<()> {
-        let place = self.folder.tablespaces().join(name);
-        fs::create_dir_all(&place)?;
-        user::give(&place)?;
-        self.sql(&format!("create tablespace \"{name}\" location '{}'", place.display()))?;
-        Ok(())
     }
 
     pub(crate) const fn settings(&self) -> &BTreeMap<String, String> {
@@ -428,41 +321,4 @@ impl Drop for Cluster {
             eprintln!("{}", self.log_tail());
         }
     }
-}
-
-/// The newest of Debian's `psql`, without its wrapper; it connects to every major.
-fn newest_psql() -> Result<PathBuf> {
-    let releases = fs::read_dir("/usr/lib/postgresql");
-    let releases = releases.context("no client programs of Debian: run `make provision`")?;
-    let found = releases.flatten().map(|release| release.path().join("bin/psql"));
-    let newest = found.filter(|psql| psql.exists()).max_by_key(|psql| release_number(psql));
-    newest.context("no psql: run `make provision`")
-}
-
-fn release_number(psql: &Path) -> Option<u32> {
-    psql.ancestors().nth(2)?.file_name()?.to_str()?.parse().ok()
-}
-
-/// Feeds a script to `psql` and gives what it prints.
-fn run_script(psql: &mut Command, script: &str) -> Result<String> {
-    let mut child = psql
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .context("start psql")?;
-    let stdin = child.stdin.take();
-    let output = std::thread::scope(|scope| {
-        scope.spawn(move || {
-            // A script that fails half-way leaves the rest unread: psql's own message says why.
-            stdin.map(|mut stdin| stdin.write_all(script.as_bytes()).ok())
-        });
-        child.wait_with_output()
-    })?;
-    if !output.status.success() {
-        let shown: String = script.chars().take(300).collect();
-        bail!("{}\nscript: {shown}", String::from_utf8_lossy(&output.stderr).trim_end());
-    }
-    let text = String::from_utf8(output.stdout)?;
-    Ok(text.strip_suffix('\n').unwrap_or(&text).to_owned())
 }

@@ -22,6 +22,7 @@
 //!
 //! It installs nothing: `make provision` does. See [`Install`] for where the programs are.
 
+mod ask;
 mod builder;
 mod cluster;
 mod install;
@@ -30,6 +31,7 @@ mod majors;
 mod port;
 mod postmaster;
 mod program;
+mod psql;
 mod relay;
 mod session;
 mod standby;
