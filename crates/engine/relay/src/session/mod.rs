@@ -84,6 +84,8 @@ pub(crate) struct Session {
     pub(crate) from_upstream: Inbound,
     /// What the upstream gets.
     pub(crate) to_upstream: Outbound,
+    /// The client's address, for the log.
+    pub(crate) client: String,
     /// The configuration that matched, when there is a list of them.
     pub(crate) configuration: Option<Configuration>,
     /// The client's user, for reading names.
@@ -170,16 +172,16 @@ async fn run(
     };
     let login = login::Login { startup: &startup, context, deadline, stop: &stop };
     let login = login.pass(from_client, to_client);
-    let Some(session) = login.await?.into_session(context, &startup, configuration, &stop) else {
-        return Ok(());
-    };
-    announce(&session, &startup, &name);
+    let logged_in = login.await?;
+    let session = logged_in.into_session(context, &startup, name, configuration, &stop);
+    let Some(session) = session else { return Ok(()) };
+    announce(&session, &startup);
     session.commands().await
 }
 
-fn announce(session: &Session, startup: &Startup, client: &str) {
+fn announce(session: &Session, startup: &Startup) {
     info!(
-        client,
+        client = session.client,
         user = session.user,
         application_name = %String::from_utf8_lossy(startup.application_name().unwrap_or_default()),
         configuration = session.configuration.as_ref().map(|it| it.name.as_str()),

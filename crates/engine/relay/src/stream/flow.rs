@@ -1,12 +1,13 @@
 //! Carries a filtered stream: message by message, in place.
 
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use pgproto::copy::{Keepalive, ServerMessage, XLogData};
 use pgproto::frame::{Header, backend, limit};
 use pgproto::history::History;
 use pgtypes::{Lsn, SegmentBytes};
-use tracing::error;
+use tracing::{error, info};
 use wal::{Event, Outcome, Rewriter, Stats};
 
 use super::StreamError;
@@ -24,9 +25,14 @@ const PINGS_WHILE_HELD_MAX: u32 = 5;
 /// Longest message beside WAL: a keepalive has 18 bytes. Such a message is taken whole.
 const OTHER_BYTES_MAX: usize = 1024;
 
+/// Between two lines of the log that tell how far a stream is: it may last for months.
+const TELL_INTERVAL: Duration = Duration::from_secs(600);
+
 /// What is known of a stream beyond its bytes.
 pub(crate) struct Course {
     pub(super) context: Arc<Context>,
+    /// The client's address, for the log.
+    pub(super) client: String,
     pub(crate) configuration: String,
     pub(crate) ledger: Arc<Mutex<Ledger>>,
     pub(crate) catalog: Catalog,
@@ -51,6 +57,9 @@ pub(super) struct Flow {
     pub(super) head: XLogData,
     pings_while_held: u32,
     counted: Stats,
+    /// What the rewriter had done before the first byte that the client asked for.
+    before: Stats,
+    told: Instant,
 }
 
 /// How a stretch of a stream ended.
@@ -80,6 +89,8 @@ impl Flow {
             head: XLogData { start: Lsn::INVALID, end: Lsn::INVALID, sent_at_micros: 0 },
             pings_while_held: 0,
             counted: Stats::default(),
+            before: Stats::default(),
+            told: Instant::now(),
         }
     }
 
@@ -102,6 +113,9 @@ impl Flow {
             // Also after an error: what is final before it is good.
             write_ready(&mut window, to_client, &self.course.context).await?;
             self.count();
+            if self.told.elapsed() >= TELL_INTERVAL {
+                self.tell("still streaming");
+            }
             if let Some(ended) = ended? {
                 from_upstream.unread(window.rest());
                 return Ok(ended);
@@ -325,6 +339,7 @@ impl Flow {
     /// What the rewriter did so far was not for the client: it is not counted.
     pub(super) fn forget_counts(&mut self) {
         self.counted = self.rewriter.stats();
+        self.before = self.counted;
     }
 
     fn count(&mut self) {
@@ -334,6 +349,24 @@ impl Flow {
         counters.records_replaced.add(now.records_replaced - self.counted.records_replaced);
         counters.replaced_bytes.add(now.replaced_bytes - self.counted.replaced_bytes);
         self.counted = now;
+    }
+
+    /// Tells how far the stream is and what was done to it.
+    pub(super) fn tell(&mut self, what: &str) {
+        let (from, to) = (self.course.wanted, self.rewriter.position());
+        let (before, now) = (self.before, self.rewriter.stats());
+        info!(
+            client = self.course.client,
+            configuration = self.course.configuration,
+            from = %from,
+            to = %to.max(from),
+            wal_bytes = to.bytes_since(from),
+            records_passed = now.records_passed - before.records_passed,
+            records_replaced = now.records_replaced - before.records_replaced,
+            replaced_bytes = now.replaced_bytes - before.replaced_bytes,
+            "{what}",
+        );
+        self.told = Instant::now();
     }
 
     /// What is held back goes out raw: the upstream ended its half, so it can only be padding

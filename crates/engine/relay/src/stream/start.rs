@@ -56,6 +56,19 @@ impl Session {
         let rewriter = Rewriter::new(layout, start.start, entry);
         let mut flow = Flow::new(course, rewriter, table, Lsn::INVALID);
         flow.enter(start.start, span.as_ref())?;
+        let ended = self.follow(&mut flow, layout, &start).await;
+        flow.tell("the filtered stream ended");
+        ended?;
+        self.until_ready().await
+    }
+
+    /// Carries the stream to the end that the upstream gives it.
+    async fn follow(
+        &mut self,
+        flow: &mut Flow,
+        layout: Layout,
+        start: &StartPhysical,
+    ) -> Result<(), SessionError> {
         let mut looked_back = false;
         let mut client_is_done = false;
         loop {
@@ -67,13 +80,12 @@ impl Session {
             };
             match ended {
                 Ended::CopyDone => {
-                    flow.release(&mut self.to_client).await?;
-                    break;
+                    return flow.release(&mut self.to_client).await;
                 }
-                Ended::Other => break,
+                Ended::Other => return Ok(()),
                 Ended::LookBack { at, rem_len } if !looked_back => {
                     looked_back = true;
-                    self.look_back(&mut flow, layout, &start, at, rem_len).await?;
+                    self.look_back(flow, layout, start, at, rem_len).await?;
                     if client_is_done {
                         // The upstream took it for the end of the stream that was stopped.
                         self.send_upstream(pgproto::frontend::copy_done).await?;
@@ -86,7 +98,6 @@ impl Session {
                 }
             }
         }
-        self.until_ready().await
     }
 
     /// Whether the server would stream from exactly here; if not, the client got its answer.
@@ -132,6 +143,7 @@ impl Session {
         }
         let wanted = start.start;
         info!(
+            client = self.client,
             configuration = configuration.name,
             lsn = %wanted,
             %timeline,
@@ -140,6 +152,7 @@ impl Session {
         );
         Ok(Course {
             context: Arc::clone(&self.context),
+            client: self.client.clone(),
             configuration: configuration.name,
             ledger,
             catalog,
