@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::task::{Id, JoinError, JoinSet};
 pub use tokio_util::sync::CancellationToken;
-use tracing::{Instrument as _, info_span, warn};
+use tracing::{Instrument as _, debug_span, warn};
 
 /// Tasks with one owner and one stop.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ impl Group {
     where
         F: Future<Output = anyhow::Result<()>> + Send + 'static,
     {
-        let future = work(self.stop.child_token()).instrument(info_span!("task", name));
+        let future = work(self.stop.child_token()).instrument(debug_span!("task", name));
         let handle = self.tasks.spawn(future);
         self.names.insert(handle.id(), name);
     }

@@ -151,7 +151,6 @@ impl LoggedIn {
         self,
         context: &Arc<Context>,
         startup: &Startup,
-        client: String,
         configuration: Option<Configuration>,
         stop: &CancellationToken,
     ) -> Option<Session> {
@@ -162,7 +161,6 @@ impl LoggedIn {
             to_client,
             from_upstream,
             to_upstream,
-            client,
             configuration,
             user: String::from_utf8_lossy(startup.user()).into_owned(),
             major,

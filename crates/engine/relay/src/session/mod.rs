@@ -18,7 +18,8 @@ use pgproto::startup::{Cancel, Startup};
 use pgtypes::Major;
 use tasks::CancellationToken;
 use tokio::time::Instant;
-use tracing::{debug, info, warn};
+use tracing::field::Empty;
+use tracing::{Instrument as _, Span, error, info, info_span, warn};
 
 use crate::service::Context;
 use crate::stream::StreamError;
@@ -84,8 +85,6 @@ pub(crate) struct Session {
     pub(crate) from_upstream: Inbound,
     /// What the upstream gets.
     pub(crate) to_upstream: Outbound,
-    /// The client's address, for the log.
-    pub(crate) client: String,
     /// The configuration that matched, when there is a list of them.
     pub(crate) configuration: Option<Configuration>,
     /// The client's user, for reading names.
@@ -97,21 +96,26 @@ pub(crate) struct Session {
 
 /// Serves a client until it leaves, or something breaks. Never fails: it logs.
 pub(crate) async fn serve(accepted: Accepted, context: Arc<Context>, stop: CancellationToken) {
-    let client = accepted.name.clone();
+    // Every line of a session tells whose it is: its address, and what it is called.
+    let span = info_span!("client", address = accepted.name, name = Empty);
+    serve_inside(accepted, context, stop).instrument(span).await;
+}
+
+async fn serve_inside(accepted: Accepted, context: Arc<Context>, stop: CancellationToken) {
     let started = Instant::now();
     match run(accepted, &context, stop).await {
-        Ok(()) | Err(SessionError::Stopping) => debug!(client, "disconnected"),
-        Err(SessionError::ClientLeft) => debug!(client, "the client closed the connection"),
+        Ok(()) | Err(SessionError::Stopping) => info!("disconnected"),
+        Err(SessionError::ClientLeft) => info!("the client closed the connection"),
         Err(error @ SessionError::Refused(_)) => {
             context.counters.refusals.add(1);
-            warn!(client, "{error}");
+            warn!("{error}");
         }
         Err(error @ (SessionError::Dial(_) | SessionError::Stream(_))) => {
-            tracing::error!(client, %error, "the session ended");
+            error!(%error, "the session ended");
         }
         Err(error) => {
             let after_secs = started.elapsed().as_secs();
-            warn!(client, %error, after_secs, "the session ended");
+            warn!(%error, after_secs, "the session ended");
         }
     }
 }
@@ -138,7 +142,7 @@ async fn run(
     context: &Arc<Context>,
     stop: CancellationToken,
 ) -> Result<(), SessionError> {
-    let Accepted { conn, address, name } = accepted;
+    let Accepted { conn, address, .. } = accepted;
     let limits = &context.config.limits;
     let tuned = conn.tune(limits.peer_timeout.unwrap_or_default());
     tuned.map_err(|error| SessionError::Client(error.into()))?;
@@ -173,17 +177,17 @@ async fn run(
     let login = login::Login { startup: &startup, context, deadline, stop: &stop };
     let login = login.pass(from_client, to_client);
     let logged_in = login.await?;
-    let session = logged_in.into_session(context, &startup, name, configuration, &stop);
+    let session = logged_in.into_session(context, &startup, configuration, &stop);
     let Some(session) = session else { return Ok(()) };
     announce(&session, &startup);
     session.commands().await
 }
 
 fn announce(session: &Session, startup: &Startup) {
+    let name = String::from_utf8_lossy(startup.application_name().unwrap_or_default());
+    Span::current().record("name", name.as_ref());
     info!(
-        client = session.client,
         user = session.user,
-        application_name = %String::from_utf8_lossy(startup.application_name().unwrap_or_default()),
         configuration = session.configuration.as_ref().map(|it| it.name.as_str()),
         filtered = session.filter().is_some(),
         "connected",

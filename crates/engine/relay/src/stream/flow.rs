@@ -31,8 +31,6 @@ const TELL_INTERVAL: Duration = Duration::from_secs(600);
 /// What is known of a stream beyond its bytes.
 pub(crate) struct Course {
     pub(super) context: Arc<Context>,
-    /// The client's address, for the log.
-    pub(super) client: String,
     pub(crate) configuration: String,
     pub(crate) ledger: Arc<Mutex<Ledger>>,
     pub(crate) catalog: Catalog,
@@ -356,7 +354,6 @@ impl Flow {
         let (from, to) = (self.course.wanted, self.rewriter.position());
         let (before, now) = (self.before, self.rewriter.stats());
         info!(
-            client = self.course.client,
             configuration = self.course.configuration,
             from = %from,
             to = %to.max(from),

@@ -143,7 +143,6 @@ impl Session {
         }
         let wanted = start.start;
         info!(
-            client = self.client,
             configuration = configuration.name,
             lsn = %wanted,
             %timeline,
@@ -152,7 +151,6 @@ impl Session {
         );
         Ok(Course {
             context: Arc::clone(&self.context),
-            client: self.client.clone(),
             configuration: configuration.name,
             ledger,
             catalog,
