@@ -24,6 +24,7 @@
 
 mod ask;
 mod builder;
+mod client;
 mod cluster;
 mod install;
 mod link;
@@ -42,6 +43,7 @@ mod waldump;
 mod workload;
 
 pub use builder::{Auth, Builder, PASSWORD};
+pub use client::{Answer, Client, Reply};
 pub use cluster::Cluster;
 pub use install::{Install, MAJORS_VARIABLE, cache_dir};
 pub use link::{Link, Traffic};
