@@ -14,14 +14,16 @@ use support::drive::{Learner, Run, run};
 use support::read::{Found, records};
 use wal::{Entry, Event, Layout, Rewriter, Span, SpanFate};
 
-/// All that is fed at once, and then each byte alone, gives this.
+/// All that is fed at once, and again with each byte of the last pages alone, gives this.
 fn filter(log: &Log) -> Run {
+    let head = log.bytes.len().saturating_sub(30_000).max(1);
+    let single: Vec<_> = std::iter::once(head).chain([1; 30_000]).collect();
     let start = |pieces: &[usize]| {
         let mut rewriter = Rewriter::new(log.layout, log.start, Entry::Unknown);
         run(&mut rewriter, &mut Learner::usual(), &log.bytes, pieces)
     };
     let whole = start(&[usize::MAX]);
-    let cut = start(&[1]);
+    let cut = start(&single);
     assert_eq!(whole.error, None);
     assert_eq!(cut.error, None);
     assert_eq!(whole.events, cut.events);
@@ -147,6 +149,11 @@ fn a_switch_across_a_segment_border() {
                 let again = resume(&log, &span, &[999]);
                 assert_eq!(again.error, None);
                 assert!(whole.output.ends_with(&again.output));
+                // nobody knows that it was a switch
+                let mut raw = Rewriter::new(log.layout, span.boundary, Entry::Raw);
+                let rest = &whole.output[whole.output.len() - again.output.len()..];
+                let raw = run(&mut raw, &mut Learner::usual(), rest, &[3]);
+                assert_eq!((raw.error, raw.output.len()), (None, rest.len()));
             }
         }
     }

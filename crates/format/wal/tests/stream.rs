@@ -41,7 +41,7 @@ fn check(scene: &Scene, output: &[u8]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(60))]
+    #![proptest_config(ProptestConfig::with_cases(32))]
 
     #[test]
     fn what_goes_and_what_stays(seed: u64, number in 0_usize..7) {

@@ -66,16 +66,26 @@ impl Rewriter {
     /// A page header inside the open record.
     pub(super) fn page_in_body(&mut self, rest: &[u8]) -> Result<Step, WalError> {
         let Some(page) = self.pages.check(self.at, rest)? else { return Ok(Step::Hold) };
-        if page.is_overwrite() && !page.is_continuation() {
+        if page.is_overwrite() {
             self.abandon();
             return Ok(Step::Moved(0));
         }
         goes_on(&page, self.at, self.open.start, self.open.remaining)?;
-        if page.system.is_some() && self.announced != self.at {
-            self.announced = self.at;
-            return Ok(Step::Tell(Event::Boundary(self.span())));
-        }
         Ok(self.turn(&page, Phase::Body))
+    }
+
+    /// The open record has come to the start of a segment for the first time.
+    ///
+    /// This is told before the page header is seen: a stream often ends just here, and starts
+    /// again here. Should the record turn out to be given up, the span fits no page.
+    pub(super) fn boundary(&mut self) -> Option<Event> {
+        let segment_bytes = self.pages.layout.segment_bytes.bytes();
+        let new = self.announced != self.at && self.at.0.is_multiple_of(segment_bytes);
+        if self.phase != Phase::Body || !new {
+            return None;
+        }
+        self.announced = self.at;
+        Some(Event::Boundary(self.span()))
     }
 
     /// Steps over a page header.
@@ -109,20 +119,22 @@ impl Rewriter {
         }
         open.remaining = open.remaining.saturating_sub(u32::try_from(chunk).unwrap_or(u32::MAX));
         if open.remaining == 0 {
-            self.phase = if is_switch(open) {
-                let segment_bytes = self.pages.layout.segment_bytes.bytes();
-                let end = self.at + chunk as u64 + (segment_bytes - 1);
-                Phase::Skip(end.round_down(segment_bytes))
-            } else {
-                Phase::Head
-            };
+            let switch = is_switch(open);
             if let Some(lesson) = open.lesson.take() {
                 let event = lesson.learn(self.pages.layout.major, open.start, &self.captured);
                 self.pending = Some(event);
                 self.captured = Vec::new();
             }
+            let end = self.at + chunk as u64;
+            self.phase = if switch { Phase::Skip(self.segment_end(end)) } else { Phase::Head };
         }
         Step::Moved(chunk)
+    }
+
+    /// The next start of a segment at or behind `at`.
+    pub(super) fn segment_end(&self, at: Lsn) -> Lsn {
+        let segment_bytes = self.pages.layout.segment_bytes.bytes();
+        (at + (segment_bytes - 1)).round_down(segment_bytes)
     }
 
     /// Collects the headers of the record at the position, which go over the end of its page.
@@ -136,7 +148,7 @@ impl Rewriter {
         };
         let border = self.at + on_page as u64;
         let Some(page) = self.pages.check(border, next)? else { return Ok(Gathered::Short) };
-        if page.is_overwrite() && !page.is_continuation() {
+        if page.is_overwrite() {
             return Ok(Gathered::Overwritten);
         }
         let remaining = (total as usize).saturating_sub(on_page);

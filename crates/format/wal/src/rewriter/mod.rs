@@ -167,7 +167,7 @@ impl Rewriter {
         }
         let mut done = 0;
         loop {
-            if let Some(event) = self.pending.take() {
+            if let Some(event) = self.pending.take().or_else(|| self.boundary()) {
                 return Ok(Fed { done, outcome: Outcome::Event(event) });
             }
             let rest = bytes.get_mut(done..).unwrap_or_default();

@@ -33,6 +33,10 @@ impl Rewriter {
         rest: &mut [u8],
         judge: &impl Judge,
     ) -> Result<Step, WalError> {
+        if self.is_behind_unseen_switch(rest) {
+            self.phase = Phase::Skip(self.segment_end(self.at));
+            return Ok(Step::Moved(0));
+        }
         let base = self.at;
         let window = (PAGE - self.page_offset()).min(rest.len());
         let mut moved = 0;
@@ -55,6 +59,15 @@ impl Rewriter {
             }
         }
         Ok(Step::Moved(moved))
+    }
+
+    /// A tail that passed raw may be that of an XLOG_SWITCH: shorter than its 24 bytes, and
+    /// nothing behind it.
+    fn is_behind_unseen_switch(&self, rest: &[u8]) -> bool {
+        self.prev.is_none()
+            && self.open.fate == SpanFate::Unresolved
+            && self.open.total < 24
+            && rest.first_chunk::<4>() == Some(&[0; 4])
     }
 
     /// The record at the start of `record`, which ends with the page or with what is there.
