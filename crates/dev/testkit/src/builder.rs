@@ -47,6 +47,7 @@ pub const PASSWORD: &str = "correct horse";
 pub struct Builder {
     pub(crate) major: Major,
     pub(crate) lz4_and_zstd: bool,
+    programs: Option<Install>,
     pub(crate) settings: BTreeMap<String, String>,
     auth: Auth,
     init: InitOptions,
@@ -67,6 +68,7 @@ impl Builder {
             ("max_wal_senders", "30"),
             ("max_wal_size", "4GB"),
             ("shared_buffers", "32MB"),
+            ("wal_init_zero", "off"),
             ("wal_level", "replica"),
             ("wal_retrieve_retry_interval", "100ms"),
             (keep, kept),
@@ -75,6 +77,7 @@ impl Builder {
         Self {
             major,
             lz4_and_zstd: false,
+            programs: None,
             settings: settings.into(),
             auth: Auth::Trust,
             init: InitOptions::default(),
@@ -136,8 +139,17 @@ impl Builder {
         self
     }
 
+    /// Takes these programs, which have to be of the cluster's major, instead of those in the cache.
+    #[must_use]
+    pub fn programs(mut self, programs: Install) -> Self {
+        self.programs = Some(programs);
+        self
+    }
+
     pub(crate) fn install(&self) -> Result<Install> {
-        if self.lz4_and_zstd {
+        if let Some(programs) = &self.programs {
+            Ok(programs.clone())
+        } else if self.lz4_and_zstd {
             Install::with_lz4_and_zstd(self.major)
         } else {
             Install::of(self.major)

@@ -23,6 +23,8 @@ pub struct Install {
     major: Major,
     home: PathBuf,
     debian: bool,
+    /// Where all programs are, instead of the cache.
+    folder: Option<PathBuf>,
 }
 
 impl Install {
@@ -33,7 +35,7 @@ impl Install {
     /// When the server is not in the cache.
     pub fn of(major: Major) -> Result<Self> {
         let home = cache_dir()?.join("postgresql").join(major.to_string());
-        let install = Self { major, home, debian: false };
+        let install = Self { major, home, debian: false, folder: None };
         ensure!(
             install.server("postgres").exists(),
             "no server of PostgreSQL {major} in {}: run `make provision`",
@@ -56,6 +58,23 @@ impl Install {
             install.server("postgres").display()
         );
         Ok(install)
+    }
+
+    /// The programs in a folder, as a distribution installs them: server and clients side by side.
+    ///
+    /// # Errors
+    ///
+    /// When there is no server, or one of a major that is not known.
+    pub fn in_folder(folder: &Path) -> Result<Self> {
+        let postgres = folder.join("postgres");
+        let output = clean_command(&postgres).arg("--version").output();
+        let output = output.with_context(|| format!("run {}", postgres.display()))?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let version = text.split("(PostgreSQL) ").nth(1).unwrap_or_default().trim();
+        let major = Major::from_server_version(version)
+            .with_context(|| format!("{} says {text:?}", postgres.display()))?;
+        let folder = Some(folder.to_owned());
+        Ok(Self { major, home: cache_dir()?, debian: false, folder })
     }
 
     /// The majors that tests run on: all known ones, or those in [`MAJORS_VARIABLE`].
@@ -82,7 +101,9 @@ impl Install {
     /// Path of a server program: `postgres`, `initdb`, `pg_ctl`.
     #[must_use]
     pub fn server(&self, program: &str) -> PathBuf {
-        if self.debian {
+        if let Some(folder) = &self.folder {
+            folder.join(program)
+        } else if self.debian {
             Path::new("/usr/lib/postgresql").join(self.major.to_string()).join("bin").join(program)
         } else {
             self.home.join("server/bin").join(program)
@@ -95,7 +116,10 @@ impl Install {
     ///
     /// When there is none; for 12 and 14 there is never one.
     pub fn client(&self, program: &str) -> Result<PathBuf> {
-        let path = self.home.join("client/bin").join(program);
+        let path = match &self.folder {
+            Some(folder) => folder.join(program),
+            None => self.home.join("client/bin").join(program),
+        };
         ensure!(path.exists(), "no {program} of PostgreSQL {} at {}", self.major, path.display());
         Ok(path)
     }
@@ -132,7 +156,11 @@ impl Install {
         let modified = fs::metadata(&path).and_then(|file| file.modified());
         let modified = modified.with_context(|| format!("look at {}", path.display()))?;
         let stamp = modified.duration_since(std::time::UNIX_EPOCH)?.as_secs();
-        let flavour = if self.debian { "debian" } else { "npm" };
+        let flavour = match (&self.folder, self.debian) {
+            (Some(_), _) => "folder",
+            (None, true) => "debian",
+            (None, false) => "npm",
+        };
         Ok(format!("{}-{flavour}-{stamp}", self.major))
     }
 }
