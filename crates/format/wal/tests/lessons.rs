@@ -198,3 +198,28 @@ fn what_the_judge_is_asked() {
     let unknown = wal::Judge::place(&judge, Place::tablespace(Oid(77)), Lsn(0));
     assert_eq!(unknown, Verdict::Unknown);
 }
+
+/// A page image may be anything: the decompressors must take it.
+#[test]
+fn spoiled_images_do_no_harm() {
+    let records: [&[u8]; 4] = [
+        include_bytes!("data/15-pglz.record"),
+        include_bytes!("data/15-lz4.record"),
+        include_bytes!("data/15-zstd.record"),
+        include_bytes!("data/15-image.record"),
+    ];
+    for record in records {
+        for at in 24..record.len() {
+            for mask in [0x01, 0x80, 0xFF] {
+                let mut spoiled = record.to_vec();
+                spoiled[at] ^= mask;
+                let mut log = Log::new(Major::V15);
+                log.push_raw(&spoiled);
+                let mut judge = Learner::usual();
+                judge.files =
+                    [1262, 16_471, 16_571, 16_671].map(|file| (file, Catalog::Database)).into();
+                filter(&log, &mut judge);
+            }
+        }
+    }
+}

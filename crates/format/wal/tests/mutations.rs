@@ -73,3 +73,16 @@ fn noise() {
         fuzz(&data);
     }
 }
+
+/// Writes valid inputs for `fuzz/run.sh wal_stream` into the directory `PGHERD_FUZZ_SEEDS`.
+#[test]
+fn seeds() {
+    let Ok(directory) = std::env::var("PGHERD_FUZZ_SEEDS") else { return };
+    for (number, seed) in (0..7).cycle().zip(0..70) {
+        let scene = Scene::random(Major::ALL[usize::from(number)], seed, 15);
+        let mut data = vec![number, 200, 0];
+        data.extend(scene.log.bytes);
+        data.truncate(100_000);
+        std::fs::write(format!("{directory}/scene-{seed}"), data).unwrap();
+    }
+}
