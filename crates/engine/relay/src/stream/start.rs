@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use pgproto::backend::parse_error_response;
+use pgproto::backend::{Report, Severity, parse_error_response};
 use pgproto::frame::backend;
 use pgproto::history::History;
 use pgproto::replication::{Command, StartPhysical};
 use pgtypes::{Lsn, SegmentBytes, Timeline};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 use wal::{Entry, Layout, Rewriter};
 
 use super::StreamError;
@@ -22,7 +22,17 @@ impl Session {
         &mut self,
         start: StartPhysical,
     ) -> Result<(), SessionError> {
-        let course = self.plot(&start).await?;
+        let course = match self.plot(&start).await {
+            Ok(course) => course,
+            // Nothing has been started: the connection can go on.
+            Err(SessionError::Stream(error)) => {
+                self.context.counters.refusals.add(1);
+                error!(%error, "cannot stream with a filter");
+                let report = Report { severity: Severity::Error, ..error.report() };
+                return self.to_client.report_and_ready(&report).await;
+            }
+            Err(error) => return Err(error),
+        };
         let segment = start.start.round_down(course.segment_bytes.bytes());
         let aligned = StartPhysical { start: segment, ..start.clone() };
         // The server judges the position that the client asked for; the stream itself
