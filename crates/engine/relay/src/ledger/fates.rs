@@ -104,6 +104,9 @@ pub struct Epoch {
     /// Where it was dropped; an insert behind that point is another thing with the same OID.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dropped: Option<Point>,
+    /// Where the server was when its catalogs told of it, for what was not seen in the WAL.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub told: Option<Point>,
     /// The name that decided, once it has another one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub renamed_from: Option<String>,
@@ -135,9 +138,18 @@ impl Epoch {
             name,
             tablespace: 0,
             dropped: None,
+            told: None,
             renamed_from: None,
             moves: Vec::new(),
         }
+    }
+
+    /// Whether catalogs told of it that were read on a branch which `history` has left before
+    /// `lsn`: what is inserted there is something else with the same OID.
+    #[must_use]
+    pub fn is_of_another_branch(&self, history: &History, lsn: Lsn) -> bool {
+        self.told
+            .is_some_and(|told| told.timeline < history.timeline_at(lsn).0 && !holds(history, told))
     }
 
     /// Whether dropping the files in `tablespaces` at `lsn` ends a move to where the standby
@@ -311,6 +323,22 @@ mod tests {
         assert!(!epoch.leaves(&[Oid(1663)], Lsn(50)));
         epoch.moves.push(moved(150, 1663, Fate::Included));
         assert!(!epoch.leaves(&[Oid(1663)], Lsn(200)), "the first one was undone");
+    }
+
+    #[test]
+    fn what_catalogs_told_on_an_abandoned_branch_is_something_else() {
+        let mut epoch = epoch(0, 0, Fate::Excluded);
+        let second = History::parse(Timeline(2), b"1\t0/190\tx\n").unwrap();
+        let of_another = |epoch: &Epoch, lsn| epoch.is_of_another_branch(&second, Lsn(lsn));
+        assert!(!of_another(&epoch, 0x200), "nobody knows");
+        epoch.told = Some(Point { timeline: 1, lsn: 0x300 });
+        assert!(of_another(&epoch, 0x200), "read behind the switch");
+        assert!(!of_another(&epoch, 0x100), "inserted before the switch, on both branches");
+        assert!(!epoch.is_of_another_branch(&FIRST, Lsn(0x200)), "on that branch itself");
+        epoch.told = Some(Point { timeline: 1, lsn: 0x180 });
+        assert!(!of_another(&epoch, 0x200), "read before the switch");
+        epoch.told = Some(Point { timeline: 2, lsn: 0x300 });
+        assert!(!of_another(&epoch, 0x200), "read on this branch");
     }
 
     #[test]

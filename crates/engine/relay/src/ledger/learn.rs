@@ -100,7 +100,8 @@ impl Ledger {
             // A thing is inserted once. One that was seen before was undone, which need not
             // leave a trace; what the catalog told may be this one.
             let undone = known.since != Point::ORIGIN && known.since.lsn < at.0;
-            if !dropped && !undone {
+            let elsewhere = known.is_of_another_branch(history, at);
+            if !dropped && !undone && !elsewhere {
                 debug!(configuration = self.name, kind = kind.word(), %oid, "known already");
                 return Ok(());
             }

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use pgnet::{DialError, Endpoint};
-use pgtypes::{Oid, Xid};
+use pgtypes::{Oid, Timeline, Xid};
 use tokio_postgres::{Client, NoTls};
 
 use super::passfile::{self, Login};
@@ -74,6 +74,12 @@ const TABLESPACES: &str = "select oid, convert_to(spcname::text, getdatabaseenco
                            from pg_catalog.pg_tablespace";
 const FILES: &str = "select pg_catalog.pg_relation_filenode('pg_catalog.pg_database'), \
                      pg_catalog.pg_relation_filenode('pg_catalog.pg_tablespace')";
+/// Timeline and position; a standby tells its timeline to those only who may read statistics.
+const PLACE: &str = "select case when pg_is_in_recovery() \
+         then (select received_tli from pg_catalog.pg_stat_wal_receiver) \
+         else ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::int end, \
+     (case when pg_is_in_recovery() then pg_last_wal_replay_lsn() \
+         else pg_current_wal_insert_lsn() end)::text";
 /// A transaction's number in the WAL has 32 bits; the snapshot supplies the upper half that
 /// brings it nearest to the newest number. One behind the newest is running too: a standby
 /// has not replayed that far. Works on standbys, and from 12 to 18.
@@ -109,6 +115,10 @@ impl Catalog {
             let files = client.query_one(FILES, &[]).await?;
             names.database_file = Oid(files.try_get(0)?);
             names.tablespace_file = Oid(files.try_get(1)?);
+            let place = client.query_one(PLACE, &[]).await?;
+            let timeline = place.try_get::<_, Option<i32>>(0)?.and_then(|it| it.try_into().ok());
+            let lsn = place.try_get::<_, Option<&str>>(1)?.and_then(|lsn| lsn.parse().ok());
+            names.read_at = timeline.map(Timeline).zip(lsn);
             Ok(names)
         })
         .await
