@@ -303,3 +303,28 @@ fn tablespaces_that_nobody_saw() -> Result<()> {
     sound(&standby, &[])?;
     calm(&mut relay, &[])
 }
+
+/// Even `pg_default` can be excluded: the templates stay, for new databases are made of them.
+#[test]
+fn without_the_default_tablespace() -> Result<()> {
+    let primary = Cluster::builder(Major::V16).start()?;
+    primary.sql("create tablespace hot location ''; create database other")?;
+    primary.sql("create database keep tablespace hot")?;
+    let mut relay = berlin(&primary, "exclude_tablespaces: [pg_default]")?;
+    let mut standby = standby_without(&primary, &relay, &["other"], &[])?;
+    fill(&primary, "template1", "t")?;
+    primary.sql("create database copied tablespace hot strategy file_copy")?;
+    primary.sql("create database logged tablespace hot; create database other2")?;
+    for database in ["keep", "copied", "logged", "other", "other2"] {
+        fill(&primary, database, "u")?;
+    }
+    standby.restart()?;
+    standby.wait_replayed(&primary)?;
+    for database in ["keep", "copied", "logged", "template1"] {
+        same_contents(&primary, &standby, database)?;
+    }
+    absent(&standby, &primary, "other")?;
+    absent(&standby, &primary, "other2")?;
+    sound(&standby, &[])?;
+    calm(&mut relay, &[])
+}

@@ -171,6 +171,14 @@ impl Ledger {
                     log_decision(&self.name, thing.kind, thing.oid, &epoch);
                     self.record.fates.begin(thing.kind, thing.oid, epoch);
                 }
+                // Nobody has got so far that it made a difference.
+                (Fate::Excluded, Fate::Included)
+                    if known.reason == Reason::FilterTightened && known.since.lsn >= since.lsn =>
+                {
+                    info!(configuration = self.name, kind = thing.kind.word(), oid = %thing.oid,
+                        name = known.name, "included again, and never was withheld");
+                    self.record.fates.take_back(thing.kind, thing.oid, history);
+                }
                 (Fate::Excluded, Fate::Included)
                     if first == Fate::Included && !known.reason.is_lasting() =>
                 {

@@ -119,8 +119,8 @@ pub struct Epoch {
 /// `ALTER DATABASE … SET TABLESPACE`, which may still be undone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Move {
-    /// Position of the record that copies the files.
-    pub lsn: u64,
+    /// The record that copies the files.
+    pub at: Point,
     /// The tablespace that it leaves.
     pub from: u32,
     /// Whether the standby gets the copy.
@@ -155,8 +155,9 @@ impl Epoch {
     /// Whether dropping the files in `tablespaces` at `lsn` ends a move to where the standby
     /// does not follow. A move that was undone drops nothing.
     #[must_use]
-    pub fn leaves(&self, tablespaces: &[Oid], lsn: Lsn) -> bool {
-        let last = self.moves.iter().rfind(|it| it.lsn < lsn.0);
+    pub fn leaves(&self, tablespaces: &[Oid], history: &History, lsn: Lsn) -> bool {
+        let mut before = self.moves.iter().filter(|it| it.at.lsn < lsn.0);
+        let last = before.rfind(|it| holds(history, it.at));
         last.is_some_and(|it| it.fate == Fate::Excluded && tablespaces.contains(&Oid(it.from)))
     }
 }
@@ -264,6 +265,14 @@ impl Fates {
         epochs.insert(place, epoch);
     }
 
+    /// Takes the newest epoch of `oid` back, as if it had never begun.
+    pub fn take_back(&mut self, kind: Kind, oid: Oid, history: &History) {
+        let Some(epochs) = self.book_mut(kind).get_mut(&oid.0) else { return };
+        if let Some(newest) = epochs.iter().rposition(|epoch| holds(history, epoch.since)) {
+            epochs.remove(newest);
+        }
+    }
+
     /// As [`Self::at`], to note a move.
     pub fn at_mut(
         &mut self,
@@ -316,13 +325,17 @@ mod tests {
     #[test]
     fn only_the_end_of_the_last_move_is_a_way_out() {
         let mut epoch = epoch(0, 0, Fate::Included);
-        let moved = |lsn, from, fate| Move { lsn, from, fate };
-        epoch.moves = vec![moved(100, 1663, Fate::Excluded)];
-        assert!(epoch.leaves(&[Oid(1663)], Lsn(200)));
-        assert!(!epoch.leaves(&[Oid(70)], Lsn(200)));
-        assert!(!epoch.leaves(&[Oid(1663)], Lsn(50)));
-        epoch.moves.push(moved(150, 1663, Fate::Included));
-        assert!(!epoch.leaves(&[Oid(1663)], Lsn(200)), "the first one was undone");
+        let moved = |lsn, fate| Move { at: Point { timeline: 1, lsn }, from: 1663, fate };
+        let leaves =
+            |epoch: &Epoch, tablespace, lsn| epoch.leaves(&[Oid(tablespace)], &FIRST, Lsn(lsn));
+        epoch.moves = vec![moved(100, Fate::Excluded)];
+        assert!(leaves(&epoch, 1663, 200));
+        assert!(!leaves(&epoch, 70, 200));
+        assert!(!leaves(&epoch, 1663, 50));
+        let left_before = History::parse(Timeline(2), b"1\t0/50\tx\n").unwrap();
+        assert!(!epoch.leaves(&[Oid(1663)], &left_before, Lsn(200)), "on another branch");
+        epoch.moves.push(moved(150, Fate::Included));
+        assert!(!leaves(&epoch, 1663, 200), "the first one was undone");
     }
 
     #[test]

@@ -5,10 +5,10 @@
 //! the transaction has committed, so the stream waits for that; "not known" is believed only
 //! when nothing is under way any more.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pgtypes::{Lsn, Oid, Xid};
-use tracing::info;
+use tracing::{info, warn};
 use wal::{Judge as _, Place, Verdict};
 
 use super::StreamError;
@@ -16,6 +16,9 @@ use super::flow::{Flow, lock};
 
 /// Between two looks at a transaction that is under way.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+
+/// After this long a transaction is taken for one that cannot end by itself.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Flow {
     /// Makes sure that `place` has a fate.
@@ -45,14 +48,34 @@ impl Flow {
             return Ok(());
         }
         if xid != Xid(0) {
-            while self.course.catalog.is_running(xid).await? {
-                tokio::time::sleep(LOOK_INTERVAL).await;
-            }
+            self.wait_for(xid, at).await?;
             self.read_names().await?;
         }
         if !self.is_known(place, at) {
             lock(&self.course.ledger).give_up(place, &self.course.history, at)?;
             self.refresh();
+        }
+        Ok(())
+    }
+
+    /// Waits until a transaction is over.
+    async fn wait_for(&mut self, xid: Xid, at: Lsn) -> Result<(), StreamError> {
+        let begun = Instant::now();
+        let mut told = false;
+        while self.course.catalog.is_running(xid).await? {
+            if begun.elapsed() >= PATIENCE && !told {
+                told = true;
+                // What waits for this very standby looks as if it were running.
+                warn!(
+                    configuration = self.course.configuration,
+                    %xid,
+                    lsn = %at,
+                    "still waiting for the transaction that makes a database, to know its name; \
+                     if it waits for a synchronous standby behind this relay (wait_event SyncRep), \
+                     cancel it with pg_cancel_backend: it is committed already",
+                );
+            }
+            tokio::time::sleep(LOOK_INTERVAL).await;
         }
         Ok(())
     }
