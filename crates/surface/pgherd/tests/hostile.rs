@@ -53,7 +53,7 @@ impl Scene {
     }
 
     /// The stream went on, on the same connection, and `clients` at once left nothing behind.
-    fn is_well(mut self, clients: u64) -> Result<()> {
+    fn goes_on(mut self, clients: u64) -> Result<()> {
         self.primary.sql("insert into t select generate_series(1, 1000)")?;
         self.standby.wait_replayed(&self.primary)?;
         let receiver = self.standby.sql("select pid from pg_stat_wal_receiver")?;
@@ -109,7 +109,7 @@ fn silent_and_half_startups_are_cut_off_in_time() -> Result<()> {
     for client in &mut clients {
         cut_off(client)?;
     }
-    scene.is_well(6)
+    scene.goes_on(6)
 }
 
 #[test]
@@ -131,7 +131,7 @@ fn lengths_that_no_packet_has_are_cut_off_at_once() -> Result<()> {
         assert!(cut_off(&mut client)?.is_empty(), "{start:?} was answered");
         assert!(begun.elapsed() < Duration::from_millis(900), "{start:?}: {:?}", begun.elapsed());
     }
-    scene.is_well(1)
+    scene.goes_on(1)
 }
 
 #[test]
@@ -154,7 +154,7 @@ fn random_bytes_are_cut_off() -> Result<()> {
     for client in &mut clients {
         cut_off(client)?;
     }
-    scene.is_well(40)
+    scene.goes_on(40)
 }
 
 #[test]
@@ -165,7 +165,7 @@ fn who_only_asks_for_encryption_is_cut_off() -> Result<()> {
     client.send(&request.repeat(1000)).ok();
     let answers = cut_off(&mut client)?;
     assert!(answers.len() < 10, "{} answers", answers.len());
-    scene.is_well(1)
+    scene.goes_on(1)
 }
 
 #[test]
@@ -188,7 +188,7 @@ fn a_message_that_is_not_finished_is_cut_off_in_time() -> Result<()> {
     std::thread::sleep(Duration::from_millis(1500));
     assert_eq!(idle.query("IDENTIFY_SYSTEM")?.value(1)?, "1");
     drop(idle);
-    scene.is_well(4)
+    scene.goes_on(4)
 }
 
 #[test]
@@ -209,7 +209,7 @@ fn messages_that_are_too_long_are_cut_off_by_their_length() -> Result<()> {
         assert!(error.message.starts_with("invalid message"), "{place}: {error}");
         cut_off(&mut client)?;
     }
-    scene.is_well(1)
+    scene.goes_on(1)
 }
 
 /// The same while WAL streams, where nobody reads messages as commands.
@@ -233,7 +233,7 @@ fn garbage_inside_a_stream_ends_only_that_stream() -> Result<()> {
         assert!(scene.primary.log().contains("unexpected message type"));
         cut_off(&mut client)?;
     }
-    scene.is_well(2)
+    scene.goes_on(2)
 }
 
 #[test]
@@ -261,7 +261,7 @@ fn a_flood_of_garbage_costs_nothing() -> Result<()> {
     })?;
     let used = scene.relay.program()?.cpu_secs()? - before;
     assert!(used < 5.0, "{used} seconds of CPU time");
-    scene.is_well(4)
+    scene.goes_on(4)
 }
 
 /// Thousands of queries at once: answered one by one, as fast as the client reads.
@@ -280,5 +280,5 @@ fn queries_without_end_are_answered_one_by_one() -> Result<()> {
         assert_eq!(client.answer()?.value(0)?, "16MB");
     }
     drop(client);
-    scene.is_well(1)
+    scene.goes_on(1)
 }
