@@ -236,6 +236,50 @@ fn no_acknowledged_commit_is_lost() -> anyhow::Result<()> {
     amcheck(&scene.filtered, "keep")
 }
 
+/// Scenario 21: the upstream keeps what a standby behind the relay still needs, and no more, over
+/// the deaths of both.
+#[test]
+fn a_slot_keeps_what_is_needed() -> anyhow::Result<()> {
+    if !testkit::private::wanted(Major::V16)? {
+        return Ok(());
+    }
+    let builder = Cluster::builder(Major::V16).wal_segment_mb(1);
+    let settings = [("wal_keep_size", "0"), ("max_wal_size", "4MB"), ("min_wal_size", "2MB")];
+    let mut scene = Scene::new(builder.set_all(&settings))?;
+    scene.primary.sql("select pg_create_physical_replication_slot('berlin')")?;
+    scene.filtered.set("primary_slot_name", "berlin")?;
+    scene.filtered.restart()?;
+    let slot = |what: &str| format!("select {what} from pg_replication_slots");
+    scene.primary.wait_for(&slot("active"), "t", PATIENCE)?;
+    let load = Load::start(&scene.primary, &["keep", "drop1"])?;
+    let first = scene.primary.sql(&slot("restart_lsn"))?;
+    for _ in 0..2 {
+        load.wait_for(BETWEEN)?;
+        scene.filtered.kill9()?;
+        scene.relay.kill9()?;
+        let left: Lsn = scene.primary.insert_lsn()?;
+        while scene.primary.insert_lsn()?.bytes_since(left) < 3 * MB {
+            load.wait_for(BETWEEN)?;
+        }
+        scene.primary.checkpoint()?;
+        fs::remove_dir_all(scene.relay.state_dir())?;
+        scene.relay.run()?;
+        scene.filtered.start()?;
+        scene.filtered.wait_replayed(&scene.primary)?;
+    }
+    load.stop()?;
+    scene.filtered.wait_replayed(&scene.primary)?;
+    let moved =
+        format!("select restart_lsn > '{first}'::pg_lsn + 4 * 1048576 from pg_replication_slots");
+    scene.primary.wait_for(&moved, "t", PATIENCE)?;
+    same_contents(&scene.primary, &scene.filtered, "keep")?;
+    amcheck(&scene.primary, "keep")?;
+    scene.filtered.wait_replayed(&scene.primary)?;
+    amcheck(&scene.filtered, "keep")?;
+    assert!(!scene.filtered.log().contains("checksum"), "{}", scene.filtered.log_tail());
+    Ok(())
+}
+
 /// A relay that is stopped for a while: the standby finds it again, and no memory grows.
 #[test]
 fn a_relay_that_stands_still() -> anyhow::Result<()> {

@@ -158,6 +158,11 @@ fn a_full_disk() -> anyhow::Result<()> {
     for database in ["keep", "keep2"] {
         same_contents(&primary, &standby, database)?;
     }
+    // Nothing that was half written stays between the notes.
+    let notes = fs::read_to_string(disk.path().join("relay").join(FILTERED).join("segments"))?;
+    for line in notes.lines() {
+        assert!(line.starts_with("crc32c=") && line.matches("crc32c=").count() == 1, "{line}");
+    }
     let oid = primary.database_oid("drop2")?.to_string();
     assert!(!standby.data().join("base").join(oid).exists());
     assert!(!standby.log().contains("PANIC"));

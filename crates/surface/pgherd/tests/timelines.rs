@@ -228,7 +228,8 @@ on_majors! {
                 let mut session = primary.session("drop1")?;
                 move || {
                     session.query(
-                        "insert into t select g, repeat('y', 1500) from generate_series(1, 3000) g",
+                        // Mostly headers: the cut is hardly ever between two records.
+                        "insert into t select g from generate_series(1, 100000) g",
                     )
                 }
             });
