@@ -23,7 +23,8 @@ build: ## Build the optimised binary, target/release/pgherd
 demo: ## Show the relay at work on throwaway servers; KEEP=1 leaves them running
 	dev/provision/server >/dev/null
 	cargo build --release --locked -p pgherd -p demo
-	cargo run --release --locked -p demo -- $(if $(KEEP),--keep)
+	@# `cargo run -p demo` would build some crates again, with fewer features.
+	$(or $(CARGO_TARGET_DIR),target)/release/demo $(if $(KEEP),--keep)
 
 .PHONY: provision
 provision: ## Fetch what the tests need: PostgreSQL 12 to 18, client programs, cargo-nextest
@@ -45,8 +46,8 @@ lint: ## Check format, clippy, dependencies, layers, file sizes and documentatio
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --locked --quiet
 
 .PHONY: bench
-bench: ## Run the benchmarks; docs/benchmarks.md says what they measure
-	cargo bench --workspace --locked
+bench: provision ## Run the benchmarks (BENCH="--quick --only commit"); see docs/benchmarks.md
+	cargo run --release --locked -p bench -- $(BENCH)
 
 .PHONY: test-big
 test-big: provision ## Compare more than 1 GB of filtered WAL with pg_waldump; takes some minutes
