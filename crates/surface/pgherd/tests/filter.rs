@@ -157,7 +157,7 @@ fn globs_and_plain_names() -> Result<()> {
 
 /// Scenario 4: ten standbys with a filter each, at once, of one primary through one relay.
 #[test]
-fn ten_standbys_get_what_is_theirs() -> Result<()> {
+fn heavy_ten_standbys_get_what_is_theirs() -> Result<()> {
     const DATABASES: [&str; 4] = ["d0", "d1", "d2", "d3"];
     let primary = Cluster::builder(Major::V16).set("shared_buffers", "8MB").start()?;
     for database in DATABASES {

@@ -167,3 +167,31 @@ fn from_an_empty_filter_to_a_strict_one() -> Result<()> {
     sound(&standby, &[])?;
     calm(&mut relay, &[])
 }
+
+/// A database that the catalog does not show yet is not forgotten when the filter changes.
+#[test]
+fn a_looser_filter_while_a_database_is_made() -> Result<()> {
+    let primary = Cluster::builder(Major::V18).start()?;
+    let strict = "exclude_databases: [\"drop*\"]";
+    let mut relay = berlin(&primary, strict)?;
+    let standby = standby_without(&primary, &relay, &[], &[])?;
+    std::thread::scope(|scope| {
+        let mut holder = stage::hold_creation(&primary)?;
+        let creator = scope.spawn(|| primary.session("postgres")?.query("create database drop1"));
+        stage::wait_blocked(&primary, "create database")?;
+        // Nothing else would send the row before its transaction ends.
+        primary.switch_wal()?;
+        standby.wait_replayed(&primary)?;
+        change(&mut relay, "exclude_databases: [other]")?;
+        relay.wait_for_line("database \"drop1\" is included now", testkit::PATIENCE)?;
+        holder.query("rollback")?;
+        creator.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })?;
+    calm(&mut relay, &["was loosened"])?;
+    change(&mut relay, strict)?;
+    fill(&primary, "drop1", "t")?;
+    standby.wait_replayed(&primary)?;
+    absent(&standby, &primary, "drop1")?;
+    sound(&standby, &["was loosened"])?;
+    calm(&mut relay, &[])
+}

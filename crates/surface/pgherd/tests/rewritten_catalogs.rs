@@ -5,11 +5,12 @@ mod stage;
 
 use anyhow::Result;
 use stage::{absent, berlin, calm, fill, no_tablespace, sound, standby_without};
-use testkit::{Cluster, Major, Stop, on_each_major, same_contents};
+use testkit::{Cluster, Major, Stop, on_majors, same_contents};
 
 const FILTER: &str = "exclude_databases: [\"drop*\"], exclude_tablespaces: [\"cold*\"]";
 
-on_each_major! {
+on_majors! {
+    [v12 V12, v14 V14, v16 V16, v18 V18]
     /// Page images as they are.
     fn vacuum_full_of_the_shared_catalogs(major) {
         rewrite(&Cluster::builder(major).start()?, true)

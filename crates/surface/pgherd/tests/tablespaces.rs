@@ -7,9 +7,7 @@ use stage::{
     Relaying, absent, berlin, calm, disturb, fill, no_tablespace, sound, standby_without,
     wait_blocked,
 };
-use testkit::{
-    Cluster, Major, Standby, Stop, fingerprint, on_each_major, on_majors, same_contents,
-};
+use testkit::{Cluster, Major, Standby, Stop, fingerprint, on_majors, same_contents};
 
 const FILTER: &str = "exclude_tablespaces: [\"cold*\"]";
 
@@ -36,7 +34,8 @@ fn not_there(standby: &Standby, database: &str, table: &str) -> Result<()> {
     Ok(())
 }
 
-on_each_major! {
+on_majors! {
+    [v12 V12, v14 V14, v15 V15, v18 V18]
     /// Scenarios 3 and 14: excluded tablespaces come and go; tables move in and out of them.
     fn excluded_tablespaces_never_reach_the_standby(major) {
         // Without in-place tablespaces a server dies of a plain folder in pg_tblspc.
