@@ -1,0 +1,114 @@
+//! Which files of a data directory belong to what is left out.
+
+use pgtypes::Oid;
+
+/// Says what a backup holds.
+pub trait Selection {
+    /// Whether files of this database belong in the backup.
+    fn database(&self, oid: Oid) -> bool;
+    /// Whether files in this tablespace belong in the backup.
+    fn tablespace(&self, oid: Oid) -> bool;
+}
+
+/// Where the names in an archive begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// The data directory; the manifest names files from there too.
+    Data,
+    /// A tablespace, behind `pg_tblspc/OID/`.
+    Tablespace(Oid),
+}
+
+impl Place {
+    /// Whether a file or folder belongs in the backup.
+    ///
+    /// Only the folders of databases and tablespaces are judged; everything else is the
+    /// cluster's. Names are as in the archive: `base/5/1259`, `PG_15_202209061/5/1259`.
+    pub fn keeps(self, name: &[u8], selection: &impl Selection) -> bool {
+        let mut parts = name.split(|byte| *byte == b'/').filter(|part| !part.is_empty());
+        match self {
+            Self::Tablespace(oid) => {
+                selection.tablespace(oid) && keeps_in_tablespace(parts, selection)
+            }
+            Self::Data => match parts.next() {
+                Some(b"base") => parts.next().and_then(oid_of).is_none_or(|oid| {
+                    selection.database(oid) && selection.tablespace(Oid::PG_DEFAULT)
+                        || is_template(oid, selection)
+                }),
+                Some(b"pg_tblspc") => parts.next().and_then(oid_of).is_none_or(|oid| {
+                    selection.tablespace(oid) && keeps_in_tablespace(parts, selection)
+                }),
+                _ => true,
+            },
+        }
+    }
+}
+
+/// `template1` has this OID in every version; the selection knows the other one.
+fn is_template(oid: Oid, selection: &impl Selection) -> bool {
+    oid == Oid(1) && selection.database(oid)
+}
+
+/// Behind the tablespace: a folder for the version, then one for each database.
+fn keeps_in_tablespace<'a>(
+    mut parts: impl Iterator<Item = &'a [u8]>,
+    selection: &impl Selection,
+) -> bool {
+    parts.next();
+    parts.next().and_then(oid_of).is_none_or(|oid| selection.database(oid))
+}
+
+fn oid_of(part: &[u8]) -> Option<Oid> {
+    let text = str::from_utf8(part).ok()?;
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    digits.then(|| text.parse().ok().map(Oid)).flatten()
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// Leaves one database and one tablespace out.
+    pub(crate) struct Without(pub(crate) u32, pub(crate) u32);
+
+    impl Selection for Without {
+        fn database(&self, oid: Oid) -> bool {
+            oid != Oid(self.0)
+        }
+        fn tablespace(&self, oid: Oid) -> bool {
+            oid != Oid(self.1)
+        }
+    }
+
+    #[test]
+    fn only_folders_of_databases_and_tablespaces_are_judged() {
+        let without = Without(5, 77);
+        for (name, kept) in [
+            ("base", true),
+            ("base/", true),
+            ("base/5", false),
+            ("base/5/1259", false),
+            ("base/5/INCREMENTAL.1259", false),
+            ("base/55/1259", true),
+            ("base/pgsql_tmp", true),
+            ("global/5", true),
+            ("pg_wal/000000010000000000000005", true),
+            ("pg_tblspc", true),
+            ("pg_tblspc/77", false),
+            ("pg_tblspc/77/PG_15_202209061/6/1", false),
+            ("pg_tblspc/78", true),
+            ("pg_tblspc/78/PG_15_202209061", true),
+            ("pg_tblspc/78/PG_15_202209061/5", false),
+            ("pg_tblspc/78/PG_15_202209061/6/5", true),
+            ("5", true),
+            ("", true),
+        ] {
+            assert_eq!(Place::Data.keeps(name.as_bytes(), &without), kept, "{name}");
+        }
+        let place = Place::Tablespace(Oid(78));
+        assert!(place.keeps(b"PG_15_202209061", &without));
+        assert!(!place.keeps(b"PG_15_202209061/5/1259", &without));
+        assert!(place.keeps(b"PG_15_202209061/6/5", &without));
+        assert!(!Place::Tablespace(Oid(77)).keeps(b"PG_15_202209061/6/5", &without));
+    }
+}
