@@ -17,7 +17,7 @@ pub fn filter(map: &[u8], selection: &impl Selection) -> Vec<u8> {
     for line in lines(map) {
         let digits = line.split(|byte| *byte == b' ').next().unwrap_or_default();
         let oid = str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok()).map(Oid);
-        if oid.is_none_or(|oid| selection.tablespace(oid)) {
+        if oid.is_none_or(|oid| selection.holds(oid, Oid::INVALID)) {
             kept.extend_from_slice(line);
         }
     }

@@ -4,10 +4,9 @@ use pgtypes::Oid;
 
 /// Says what a backup holds.
 pub trait Selection {
-    /// Whether files of this database belong in the backup.
-    fn database(&self, oid: Oid) -> bool;
-    /// Whether files in this tablespace belong in the backup.
-    fn tablespace(&self, oid: Oid) -> bool;
+    /// Whether files of `database` in `tablespace` belong in the backup; [`Oid::INVALID`] as
+    /// the database asks about the tablespace as a whole.
+    fn holds(&self, tablespace: Oid, database: Oid) -> bool;
 }
 
 /// Where the names in an archive begin.
@@ -27,35 +26,31 @@ impl Place {
     pub fn keeps(self, name: &[u8], selection: &impl Selection) -> bool {
         let mut parts = name.split(|byte| *byte == b'/').filter(|part| !part.is_empty());
         match self {
-            Self::Tablespace(oid) => {
-                selection.tablespace(oid) && keeps_in_tablespace(parts, selection)
-            }
+            Self::Tablespace(oid) => keeps_in_tablespace(oid, parts, selection),
             Self::Data => match parts.next() {
-                Some(b"base") => parts.next().and_then(oid_of).is_none_or(|oid| {
-                    selection.database(oid) && selection.tablespace(Oid::PG_DEFAULT)
-                        || is_template(oid, selection)
-                }),
-                Some(b"pg_tblspc") => parts.next().and_then(oid_of).is_none_or(|oid| {
-                    selection.tablespace(oid) && keeps_in_tablespace(parts, selection)
-                }),
+                Some(b"base") => {
+                    let database = parts.next().and_then(oid_of);
+                    database.is_none_or(|oid| selection.holds(Oid::PG_DEFAULT, oid))
+                }
+                Some(b"pg_tblspc") => {
+                    let tablespace = parts.next().and_then(oid_of);
+                    tablespace.is_none_or(|oid| keeps_in_tablespace(oid, parts, selection))
+                }
                 _ => true,
             },
         }
     }
 }
 
-/// `template1` has this OID in every version; the selection knows the other one.
-fn is_template(oid: Oid, selection: &impl Selection) -> bool {
-    oid == Oid(1) && selection.database(oid)
-}
-
 /// Behind the tablespace: a folder for the version, then one for each database.
 fn keeps_in_tablespace<'a>(
+    tablespace: Oid,
     mut parts: impl Iterator<Item = &'a [u8]>,
     selection: &impl Selection,
 ) -> bool {
     parts.next();
-    parts.next().and_then(oid_of).is_none_or(|oid| selection.database(oid))
+    let database = parts.next().and_then(oid_of).unwrap_or(Oid::INVALID);
+    selection.holds(tablespace, database)
 }
 
 fn oid_of(part: &[u8]) -> Option<Oid> {
@@ -72,11 +67,8 @@ pub(crate) mod tests {
     pub(crate) struct Without(pub(crate) u32, pub(crate) u32);
 
     impl Selection for Without {
-        fn database(&self, oid: Oid) -> bool {
-            oid != Oid(self.0)
-        }
-        fn tablespace(&self, oid: Oid) -> bool {
-            oid != Oid(self.1)
+        fn holds(&self, tablespace: Oid, database: Oid) -> bool {
+            database != Oid(self.0) && tablespace != Oid(self.1)
         }
     }
 
