@@ -156,7 +156,8 @@ impl Program {
         Ok(number.with_context(|| format!("no {name} of an ended process"))?.parse()?)
     }
 
-    /// CPU time used by all its threads, user and system, in seconds.
+    /// CPU time used by all its threads and by children that it has waited for, user and
+    /// system, in seconds.
     ///
     /// # Errors
     ///
@@ -165,7 +166,7 @@ impl Program {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid()))?;
         // The second field is the name in parentheses, which may hold anything.
         let (_, fields) = stat.rsplit_once(')').context("stat without a name")?;
-        let ticks = fields.split_whitespace().skip(11).take(2);
+        let ticks = fields.split_whitespace().skip(11).take(4);
         let ticks: Vec<f64> = ticks.map(str::parse).collect::<Result<_, _>>()?;
         Ok(ticks.iter().sum::<f64>() / TICKS_A_SECOND)
     }

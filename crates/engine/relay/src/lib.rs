@@ -3,7 +3,8 @@
 //! A client comes in through [`Service`]; [`session`] reads its first packet, chooses its
 //! configuration, and passes the login between it and the upstream untouched. Commands are
 //! passed on or refused one by one. A stream goes through [`stream`]: unfiltered as it is,
-//! filtered through `wal::Rewriter`, with the fates that [`ledger`] keeps.
+//! filtered through `wal::Rewriter`, with the fates that [`ledger`] keeps; [`backup`] filters
+//! base backups with the same fates.
 //!
 //! # What it guarantees
 //!
@@ -12,8 +13,9 @@
 //!
 //! # What it does not do
 //!
-//! It has no users of its own and keeps no secrets; one upstream; no filtered base backups.
+//! It has no users of its own and keeps no secrets; one upstream.
 
+mod backup;
 pub mod counters;
 pub mod ledger;
 pub mod names;

@@ -173,7 +173,6 @@ async fn listen(
     context: Arc<Context>,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let limit = context.config.limits.max_connections;
     let mut clients = Group::new(stop.clone());
     let mut turned_away = Group::new(stop.clone());
     loop {
@@ -186,7 +185,7 @@ async fn listen(
                         context.counters.refusals.add(1);
                         if turned_away.len() < TURNED_AWAY_MAX {
                             turned_away.spawn("turn away", |_stop| async move {
-                                session::turn_away(accepted, limit).await;
+                                session::turn_away(accepted, context).await;
                                 Ok(())
                             });
                         }

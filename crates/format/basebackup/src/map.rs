@@ -48,9 +48,9 @@ mod tests {
     #[test]
     fn takes_lines_out_whole() {
         let map = b"16390 /a\n77 /b\\\nc\\\\\n16391 /d\n";
-        assert_eq!(filter(map, &Without(0, 77)), b"16390 /a\n16391 /d\n");
-        assert_eq!(filter(b"77 /b\n", &Without(0, 77)), b"");
-        assert_eq!(filter(map, &Without(0, 1)), map);
-        assert_eq!(filter(b"", &Without(0, 1)), b"");
+        assert_eq!(filter(map, &Without(5, 77)), b"16390 /a\n16391 /d\n");
+        assert_eq!(filter(b"77 /b\n", &Without(5, 77)), b"");
+        assert_eq!(filter(map, &Without(5, 1)), map);
+        assert_eq!(filter(b"", &Without(5, 1)), b"");
     }
 }

@@ -221,8 +221,14 @@ fn given_up_at_a_segment_border() {
 
 #[test]
 fn a_span_that_does_not_fit_is_not_used() {
+    for room in [16, 32] {
+        a_spoiled_span(room);
+    }
+}
+
+fn a_spoiled_span(room: usize) {
     let mut log = Log::new(Major::V15);
-    log.pad_to_segment(16);
+    log.pad_to_segment(room);
     log.push(&Body::new(10, 0).block(place(1663, 16_384), 9, vec![1; 9]).main(vec![5; 400]));
     let span = spans(&filter(&log)).pop().unwrap();
     let wrong: [fn(&mut Span); 7] = [

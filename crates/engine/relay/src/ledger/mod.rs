@@ -184,7 +184,14 @@ impl Ledger {
         self.store.behind_all_sent(segment_bytes)
     }
 
-    fn fate(&self, kind: Kind, oid: pgtypes::Oid, history: &History, at: Lsn) -> Option<Fate> {
+    /// The fate of an OID at a position of a history.
+    pub(crate) fn fate(
+        &self,
+        kind: Kind,
+        oid: pgtypes::Oid,
+        history: &History,
+        at: Lsn,
+    ) -> Option<Fate> {
         self.record.fates.at(kind, oid, history, at).map(|epoch| epoch.fate)
     }
 

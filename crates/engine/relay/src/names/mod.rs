@@ -30,6 +30,17 @@ pub struct Tablespace {
     pub name: Vec<u8>,
 }
 
+/// How large a database is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size {
+    /// Its OID.
+    pub database: Oid,
+    /// Its default tablespace.
+    pub tablespace: Oid,
+    /// All of its files, in bytes.
+    pub bytes: u64,
+}
+
 /// What the catalogs say.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Names {

@@ -10,7 +10,7 @@ use pgtypes::{Oid, Xid};
 use tokio_postgres::{Client, NoTls};
 
 use super::passfile::{self, Login};
-use super::{Database, Names, PassfileError, Tablespace};
+use super::{Database, Names, PassfileError, Size, Tablespace};
 
 /// Longest time for one question, login included; it reads a few small catalogs.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -74,6 +74,8 @@ const TABLESPACES: &str = "select oid, convert_to(spcname::text, getdatabaseenco
                            from pg_catalog.pg_tablespace";
 const FILES: &str = "select pg_catalog.pg_relation_filenode('pg_catalog.pg_database'), \
                      pg_catalog.pg_relation_filenode('pg_catalog.pg_tablespace')";
+const SIZES: &str = "select oid, dattablespace, pg_catalog.pg_database_size(oid) \
+                     from pg_catalog.pg_database";
 /// A transaction's number in the WAL has 32 bits; the snapshot supplies the upper half that
 /// brings it nearest to the newest number. One behind the newest is running too: a standby
 /// has not replayed that far. Works on standbys, and from 12 to 18.
@@ -110,6 +112,27 @@ impl Catalog {
             names.database_file = Oid(files.try_get(0)?);
             names.tablespace_file = Oid(files.try_get(1)?);
             Ok(names)
+        })
+        .await
+    }
+
+    /// Reads the sizes of all databases.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::read`]; also when the user may not connect to one of them.
+    pub async fn sizes(&self) -> Result<Vec<Size>, NamesError> {
+        self.ask(async |client: &Client| {
+            let rows = client.query(SIZES, &[]).await?;
+            let size = |row: &tokio_postgres::Row| {
+                let bytes: i64 = row.try_get(2)?;
+                Ok(Size {
+                    database: Oid(row.try_get(0)?),
+                    tablespace: Oid(row.try_get(1)?),
+                    bytes: u64::try_from(bytes).unwrap_or(0),
+                })
+            };
+            rows.iter().map(size).collect()
         })
         .await
     }

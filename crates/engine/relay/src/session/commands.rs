@@ -7,7 +7,7 @@ use pgproto::frontend::{query_text, terminate};
 use pgproto::replication::Command;
 use tokio::time::Instant;
 
-use super::{Session, SessionError, refusal};
+use super::{Session, SessionError, part, refusal};
 
 /// Longest query: every command of the grammar with its longest names and a backup label
 /// fits in a fraction of it.
@@ -26,26 +26,13 @@ impl Session {
     /// Serves commands until the client leaves.
     pub(super) async fn commands(mut self) -> Result<(), SessionError> {
         let ended = self.commands_until_the_end().await;
-        match &ended {
-            Ok(()) | Err(SessionError::ClientLeft) => {}
-            Err(SessionError::Stopping) => self.last_words(&refusal::stopping()).await,
-            Err(SessionError::UpstreamLeft | SessionError::Upstream(_)) => {
-                self.last_words(&refusal::upstream_left()).await;
-            }
-            Err(SessionError::Stream(error)) => {
-                let report = error.report();
-                self.last_words(&report).await;
-            }
-            Err(_) => {}
+        if let Err(error) = &ended {
+            part(&mut self.from_client, &mut self.to_client, error).await;
         }
         let mut goodbye = Vec::new();
         terminate(&mut goodbye);
         self.to_upstream.farewell(&goodbye).await;
         ended
-    }
-
-    async fn last_words(&mut self, report: &Report) {
-        self.to_client.refuse(report).await;
     }
 
     async fn commands_until_the_end(&mut self) -> Result<(), SessionError> {
@@ -130,8 +117,8 @@ impl Session {
             Command::Sql | Command::StartLogical { .. } | Command::CreateLogicalSlot { .. } => {
                 self.answer(&refusal::unsupported(&command)).await
             }
-            Command::BaseBackup(_) | Command::UploadManifest if filtered => {
-                self.answer(&refusal::unfiltered_only(&command)).await
+            Command::BaseBackup(backup) if filtered => {
+                self.backup_filtered(&backup, &message.raw).await
             }
             Command::StartPhysical(start) if filtered => self.start_filtered(start).await,
             // The text as it came: the server has the last word on what it means.
@@ -163,6 +150,7 @@ impl Session {
             | frontend::DESCRIBE
             | frontend::CLOSE
             | frontend::FLUSH => Ok(()),
+            frontend::FUNCTION_CALL => self.answer(&refusal::function_call()).await,
             tag => {
                 let place = "where a command belongs";
                 Err(SessionError::ClientMessage { tag, place })

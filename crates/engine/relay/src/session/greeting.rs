@@ -52,6 +52,11 @@ async fn packet(from_client: &mut Inbound) -> Result<Option<Vec<u8>>, SessionErr
     loop {
         let have = from_client.buffered();
         if let Some(length) = have.first_chunk() {
+            let &[first, _, _, _] = length;
+            if startup::is_direct_tls(first) {
+                let what = "the client begins with TLS (sslnegotiation=direct)";
+                return Err(SessionError::Refused(format!("{what}, which is not offered")));
+            }
             let bytes = startup::packet_bytes(*length);
             let bytes = bytes.map_err(|error| SessionError::Refused(error.to_string()))?;
             if let Some(raw) = have.get(..bytes) {

@@ -7,15 +7,16 @@
 use std::sync::Arc;
 
 use config::Configuration;
-use pgnet::{Inbound, ReadError};
+use pgnet::{Inbound, Message};
 use pgproto::backend::{self, Authentication};
 use pgproto::frame::{backend as from_server, frontend, limit};
 use pgproto::startup::Startup;
 use pgtypes::Major;
 use tasks::CancellationToken;
 use tokio::time::Instant;
+use tracing::info;
 
-use super::{Outbound, Session, SessionError, refusal};
+use super::{Outbound, Session, SessionError, part, refusal};
 use crate::service::Context;
 
 /// A login that is under way.
@@ -35,60 +36,71 @@ struct Parts {
     from_upstream: Inbound,
     to_upstream: Outbound,
     major: Major,
+    /// Messages that the server waits for.
+    answers_wanted: u32,
 }
 
 impl Login<'_> {
     /// Connects to the upstream and passes messages until it is ready for commands.
     pub(super) async fn pass(
         self,
-        from_client: Inbound,
+        mut from_client: Inbound,
         mut to_client: Outbound,
     ) -> Result<LoggedIn, SessionError> {
-        let conn = match self.context.dial().await {
+        let dialed = tokio::select! {
+            dialed = self.context.dial() => dialed.map_err(SessionError::from),
+            () = self.stop.cancelled() => Err(SessionError::Stopping),
+        };
+        let conn = match dialed {
             Ok(conn) => conn,
             Err(error) => {
-                let report = refusal::upstream_unreachable(&error.to_string());
-                // The relay's operator has to act: logged as an error by the caller.
-                to_client.refuse(&report).await;
-                return Err(error.into());
+                part(&mut from_client, &mut to_client, &error).await;
+                return Err(error);
             }
         };
         let (read, write) = conn.into_split();
-        let parts = Parts {
+        let mut parts = Parts {
             from_client,
             to_client,
             from_upstream: Inbound::new(read),
             to_upstream: Outbound::new(write),
             major: Major::V12,
+            answers_wanted: 0,
         };
-        let (deadline, stop) = (self.deadline, self.stop);
-        tokio::select! {
-            passed = tokio::time::timeout_at(deadline, parts.exchange(self.startup)) => {
-                passed.unwrap_or(Err(SessionError::ClientSlow { what: "log in" }))
+        let passed = tokio::select! {
+            passed = tokio::time::timeout_at(self.deadline, parts.exchange(self.startup)) => {
+                passed.unwrap_or_else(|_elapsed| Err(parts.too_slow()))
             }
-            () = stop.cancelled() => Err(SessionError::Stopping),
+            () = self.stop.cancelled() => Err(SessionError::Stopping),
+        };
+        match passed {
+            Ok(true) => Ok(LoggedIn(Some(parts))),
+            Ok(false) => Ok(LoggedIn(None)),
+            Err(error) => {
+                part(&mut parts.from_client, &mut parts.to_client, &error).await;
+                Err(error)
+            }
         }
     }
 }
 
 impl Parts {
-    async fn exchange(mut self, startup: &Startup) -> Result<LoggedIn, SessionError> {
+    /// Passes the login on; whether the client is in. What is cancelled is left in line.
+    async fn exchange(&mut self, startup: &Startup) -> Result<bool, SessionError> {
         let upstream = |error: std::io::Error| SessionError::Upstream(error.into());
         self.to_upstream.queue(&startup.raw);
         self.to_upstream.flush().await.map_err(upstream)?;
         let mut version = String::new();
-        let mut answers_wanted = 0_u32;
         loop {
             tokio::select! {
                 message = self.from_upstream.message(limit::REPLY) => {
-                    let Some(message) = message.map_err(SessionError::Upstream)? else {
-                        return Err(self.left_alone().await);
-                    };
+                    let message = message.map_err(SessionError::Upstream)?;
+                    let message = message.ok_or(SessionError::UpstreamLeft)?;
                     match message.tag {
                         from_server::AUTHENTICATION => {
                             let kind = Authentication::parse(message.payload());
                             if kind.is_ok_and(Authentication::wants_answer) {
-                                answers_wanted += 1;
+                                self.answers_wanted += 1;
                             }
                         }
                         from_server::PARAMETER_STATUS => {
@@ -98,39 +110,21 @@ impl Parts {
                                 version = String::from_utf8_lossy(value).into_owned();
                             }
                         }
-                        from_server::READY => match Major::from_server_version(&version) {
-                            Ok(major) => {
-                                self.major = major;
-                                self.to_client.send(&message.raw).await?;
-                                return Ok(LoggedIn(Some(self)));
-                            }
-                            Err(error) => {
-                                let report = refusal::unknown_version(&error);
-                                return Err(self.to_client.refuse(&report).await);
-                            }
-                        },
-                        from_server::ERROR => {
-                            let reason = backend::parse_error_response(message.payload());
-                            tracing::info!(
-                                sqlstate = reason.sqlstate,
-                                message = reason.message,
-                                "the server refused the login",
-                            );
-                            self.to_client.farewell(&message.raw).await;
-                            return Ok(LoggedIn(None));
-                        }
+                        from_server::READY => return self.is_in(&version, &message).await,
+                        from_server::ERROR => return self.is_refused(&message).await,
                         _ => {}
                     }
                     self.to_client.send(&message.raw).await?;
                 }
-                message = self.from_client.message(limit::AUTH) => {
+                // What a client sends unasked, as its first command, waits for its turn.
+                message = self.from_client.message(limit::AUTH), if self.answers_wanted > 0 => {
                     let message = message.map_err(SessionError::Client)?;
                     let message = message.ok_or(SessionError::ClientLeft)?;
-                    if message.tag != frontend::PASSWORD || answers_wanted == 0 {
+                    if message.tag != frontend::PASSWORD {
                         let place = "while it should log in";
                         return Err(SessionError::ClientMessage { tag: message.tag, place });
                     }
-                    answers_wanted -= 1;
+                    self.answers_wanted -= 1;
                     self.to_upstream.queue(&message.raw);
                     self.to_upstream.flush().await.map_err(upstream)?;
                 }
@@ -138,10 +132,34 @@ impl Parts {
         }
     }
 
-    async fn left_alone(&mut self) -> SessionError {
-        let report = refusal::upstream_left();
-        self.to_client.refuse(&report).await;
-        SessionError::Upstream(ReadError::CutOff)
+    async fn is_in(&mut self, version: &str, ready: &Message) -> Result<bool, SessionError> {
+        match Major::from_server_version(version) {
+            Ok(major) => {
+                self.major = major;
+                self.to_client.send(&ready.raw).await?;
+                Ok(true)
+            }
+            Err(error) => {
+                let report = refusal::unknown_version(&error);
+                Err(self.to_client.refuse(&report).await)
+            }
+        }
+    }
+
+    async fn is_refused(&mut self, message: &Message) -> Result<bool, SessionError> {
+        let reason = backend::parse_error_response(message.payload());
+        info!(sqlstate = reason.sqlstate, message = reason.message, "the server refused the login",);
+        self.to_client.farewell(&message.raw).await;
+        Ok(false)
+    }
+
+    /// Whose fault it is that the time is up.
+    const fn too_slow(&self) -> SessionError {
+        if self.answers_wanted > 0 {
+            SessionError::ClientSlow { what: "log in" }
+        } else {
+            SessionError::UpstreamSilent
+        }
     }
 }
 
@@ -154,7 +172,7 @@ impl LoggedIn {
         configuration: Option<Configuration>,
         stop: &CancellationToken,
     ) -> Option<Session> {
-        let Parts { from_client, to_client, from_upstream, to_upstream, major } = self.0?;
+        let Parts { from_client, to_client, from_upstream, to_upstream, major, .. } = self.0?;
         Some(Session {
             context: Arc::clone(context),
             from_client,

@@ -29,6 +29,8 @@ pub(crate) use reply::{STREAM_BUFFER_BYTES, pass_up};
 
 /// How long a client that is turned away may take to hang up.
 const TURN_AWAY_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a server may take to act on a cancel request.
+const CANCEL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why a session ended before the client said goodbye.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +65,12 @@ pub(crate) enum SessionError {
     /// The upstream closed the connection.
     #[error("the upstream closed the connection")]
     UpstreamLeft,
+    /// The upstream closed the connection after its last word on the command.
+    #[error("the upstream ended the session")]
+    UpstreamEnded,
+    /// The upstream has the connection and does not answer a login.
+    #[error("the upstream does not answer the login")]
+    UpstreamSilent,
     /// The client was told why it is not served; the reason is in the log already.
     #[error("refused: {0}")]
     Refused(String),
@@ -72,6 +80,13 @@ pub(crate) enum SessionError {
     /// The relay is stopping.
     #[error("the relay is stopping")]
     Stopping,
+}
+
+impl SessionError {
+    /// Whether the client did something wrong: then it may still be sending.
+    const fn is_of_client(&self) -> bool {
+        matches!(self, Self::Client(_) | Self::ClientSlow { .. } | Self::ClientMessage { .. })
+    }
 }
 
 /// Both sides of a session, and what is known of them.
@@ -121,20 +136,46 @@ async fn serve_inside(accepted: Accepted, context: Arc<Context>, stop: Cancellat
 }
 
 /// Tells a client that there is no place for it, as far as it listens.
-pub(crate) async fn turn_away(accepted: Accepted, limit: u32) {
-    let client = accepted.name.clone();
+pub(crate) async fn turn_away(accepted: Accepted, context: Arc<Context>) {
+    let limit = context.config.limits.max_connections;
+    warn!(client = accepted.name, limit, "too many connections");
     let (read, write) = accepted.conn.into_split();
-    Outbound::new(write).refuse(&refusal::too_many_connections(limit)).await;
-    warn!(client, limit, "too many connections");
-    // Closing with the startup packet unread would reset the connection, and the client
-    // would not see the reason.
-    let mut from_client = Inbound::new(read);
-    let read_out = async {
+    let (mut from_client, mut to_client) = (Inbound::new(read), Outbound::new(write));
+    // libpq shows an error only in answer to its startup packet.
+    let greeting = greeting::receive(&mut from_client, &mut to_client);
+    if let Ok(Ok(greeting::Greeting::Cancel(cancel))) =
+        tokio::time::timeout(TURN_AWAY_TIMEOUT, greeting).await
+    {
+        // Takes no place for long, and may be what makes room.
+        if let Err(error) = pass_cancel(&cancel, &context).await {
+            warn!(client = accepted.name, %error, "a cancel request was not passed on");
+        }
+        return;
+    }
+    to_client.refuse(&refusal::too_many_connections(limit)).await;
+    read_out(&mut from_client).await;
+}
+
+/// Tells a client why its session ends, if there is something to tell.
+async fn part(from_client: &mut Inbound, to_client: &mut Outbound, error: &SessionError) {
+    if let Some(report) = refusal::last_words(error) {
+        to_client.refuse(&report).await;
+        if error.is_of_client() {
+            read_out(from_client).await;
+        }
+    }
+}
+
+/// Drops what a client still sends, for a moment: closing a connection with bytes unread
+/// resets it, and the client would not see what it was told.
+async fn read_out(from_client: &mut Inbound) {
+    let rest = async {
         while from_client.fill().await.is_ok_and(|bytes| bytes > 0) {
             from_client.consume(usize::MAX);
         }
     };
-    tokio::time::timeout(TURN_AWAY_TIMEOUT, read_out).await.ok();
+    // A client that stays is cut off.
+    tokio::time::timeout(TURN_AWAY_TIMEOUT, rest).await.ok();
 }
 
 async fn run(
@@ -209,10 +250,17 @@ impl Session {
 }
 
 /// Sends a cancel request on; like a server, the relay gives no answer to one.
+///
+/// The server closes the connection when it has acted. Clients wait for that, so that what they
+/// send next is not cancelled as well.
 async fn pass_cancel(cancel: &Cancel, context: &Context) -> Result<(), SessionError> {
     let conn = context.dial().await?;
-    let (_, write) = conn.into_split();
+    let (read, write) = conn.into_split();
     let mut upstream = Outbound::new(write);
     upstream.queue(&cancel.raw);
-    upstream.flush().await.map_err(|error| SessionError::Upstream(error.into()))
+    upstream.flush().await.map_err(|error| SessionError::Upstream(error.into()))?;
+    let mut from_upstream = Inbound::new(read);
+    let closed = tokio::time::timeout(CANCEL_TIMEOUT, from_upstream.fill()).await;
+    // A reset is as good an end as any.
+    closed.map_or(Err(SessionError::UpstreamSilent), |_ended| Ok(()))
 }

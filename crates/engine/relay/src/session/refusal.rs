@@ -3,11 +3,14 @@
 //! Written for whoever reads the standby's log: what, and what to do. Nothing here tells
 //! about other clients or about the relay's own login.
 
+use pgnet::ReadError;
 use pgproto::SqlState;
 use pgproto::backend::Report;
 use pgproto::replication::Command;
 use pgproto::startup::Startup;
 use pgtypes::UnknownMajor;
+
+use super::SessionError;
 
 pub(crate) fn too_many_connections(limit: u32) -> Report {
     Report::fatal(SqlState::TOO_MANY_CONNECTIONS, "sorry, too many clients already")
@@ -43,18 +46,41 @@ pub(super) fn unknown_version(error: &UnknownMajor) -> Report {
         .with_hint("Use a pgherd that knows this version of PostgreSQL.")
 }
 
-pub(super) fn upstream_unreachable(reason: &str) -> Report {
-    Report::fatal(SqlState::UNABLE_TO_CONNECT, format!("pgherd relay: {reason}"))
-}
-
-pub(super) fn upstream_left() -> Report {
-    let message = "pgherd relay: the upstream server closed the connection";
-    Report::fatal(SqlState::CONNECTION_FAILURE, message)
-}
-
-pub(super) fn stopping() -> Report {
-    let message = "terminating connection due to administrator command: the relay is stopping";
-    Report::fatal(SqlState::ADMIN_SHUTDOWN, message)
+/// What a client is told when its session ends on an error; `None` when it was told already,
+/// or is gone.
+pub(super) fn last_words(error: &SessionError) -> Option<Report> {
+    let upstream = |sqlstate, message: &str| {
+        Report::fatal(sqlstate, format!("pgherd relay: {message}"))
+            .with_hint("The relay's log has more; it names the upstream server.")
+    };
+    Some(match error {
+        SessionError::Stopping => {
+            let what = "terminating connection due to administrator command";
+            Report::fatal(SqlState::ADMIN_SHUTDOWN, format!("{what}: the relay is stopping"))
+        }
+        SessionError::Dial(error) => {
+            let message = format!("pgherd relay: {error}");
+            Report::fatal(SqlState::UNABLE_TO_CONNECT, message)
+                .with_hint("Check upstream in the relay's configuration, and the upstream server.")
+        }
+        SessionError::UpstreamLeft | SessionError::Upstream(_) => {
+            upstream(SqlState::CONNECTION_FAILURE, "the upstream server closed the connection")
+        }
+        SessionError::UpstreamSilent => {
+            upstream(SqlState::CONNECTION_FAILURE, "the upstream server does not answer the login")
+        }
+        SessionError::ClientMessage { .. } | SessionError::ClientSlow { .. } => {
+            Report::fatal(SqlState::PROTOCOL_VIOLATION, error.to_string())
+        }
+        SessionError::Client(ReadError::Frame(error)) => {
+            Report::fatal(SqlState::PROTOCOL_VIOLATION, format!("invalid message: {error}"))
+        }
+        SessionError::Stream(error) => error.report(),
+        SessionError::UpstreamEnded
+        | SessionError::Client(_)
+        | SessionError::ClientLeft
+        | SessionError::Refused(_) => return None,
+    })
 }
 
 /// Commands that no client may send.
@@ -76,12 +102,8 @@ pub(super) fn extended_query() -> Report {
     Report::error(SqlState::FEATURE_NOT_SUPPORTED, message)
 }
 
-/// Commands that would give a filtered client what its filter leaves out.
-pub(super) fn unfiltered_only(command: &Command) -> Report {
-    let message = format!("{} is not supported for a client with a filter", command.keyword());
-    Report::error(SqlState::FEATURE_NOT_SUPPORTED, message).with_hint(
-        "The backup would hold the excluded databases. Take it from the server itself and leave \
-         the folders of the excluded databases and tablespaces out, or match this client with a \
-         configuration that has no filter.",
-    )
+/// A call of a function by its OID.
+pub(super) fn function_call() -> Report {
+    let message = "fastpath function calls not supported in a replication connection";
+    Report::error(SqlState::FEATURE_NOT_SUPPORTED, message)
 }

@@ -43,7 +43,12 @@ async fn pass_down(
         let bytes = bytes.map_err(|error| SessionError::Upstream(error.into()))?;
         let arrived = buffer.get(..bytes).unwrap_or_default();
         if arrived.is_empty() {
-            return Err(SessionError::UpstreamLeft);
+            // The last word is the server's: a standby takes anything behind it for an error.
+            let is_over = matches!(frames.tag, backend::ERROR | backend::COMMAND_COMPLETE)
+                && frames.is_between_messages();
+            let ended =
+                if is_over { SessionError::UpstreamEnded } else { SessionError::UpstreamLeft };
+            return Err(ended);
         }
         let ready = frames.until_ready(arrived);
         let ready = ready.map_err(|error| SessionError::Upstream(error.into()))?;
@@ -77,6 +82,11 @@ pub(crate) async fn pass_up(
                 to_upstream.queue(&message.raw);
             }
             frontend::TERMINATE => return Err(SessionError::ClientLeft),
+            // The next command, sent before the answer to this one: it waits for its turn.
+            frontend::QUERY => {
+                from_client.unread(&message.raw);
+                return std::future::pending().await;
+            }
             tag => {
                 let place = "while the answer to a command was under way";
                 return Err(SessionError::ClientMessage { tag, place });
@@ -93,8 +103,8 @@ struct Frames {
     header_bytes: usize,
     /// Bytes of the current payload that are to come.
     payload_bytes: usize,
-    /// The message that is passing by says that the server is ready.
-    is_ready: bool,
+    /// The message that is passing by, or was the last.
+    tag: u8,
 }
 
 impl Frames {
@@ -110,7 +120,7 @@ impl Frames {
             let here = self.payload_bytes.min(bytes.len() - at);
             at += here;
             self.payload_bytes -= here;
-            if self.payload_bytes == 0 && self.is_ready {
+            if self.is_between_messages() && self.tag == backend::READY {
                 return Ok(Some(at));
             }
             let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) else {
@@ -131,7 +141,7 @@ impl Frames {
                 let header = Header::parse(&self.header)?.check_limit(limit::STREAM)?;
                 self.header_bytes = 0;
                 self.payload_bytes = header.payload_bytes;
-                self.is_ready = header.tag == backend::READY;
+                self.tag = header.tag;
             }
         }
     }

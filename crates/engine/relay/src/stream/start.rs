@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use pgproto::backend::parse_error_response;
+use pgproto::backend::{Report, Severity, parse_error_response};
 use pgproto::frame::backend;
 use pgproto::history::History;
 use pgproto::replication::{Command, StartPhysical};
 use pgtypes::{Lsn, SegmentBytes, Timeline};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 use wal::{Entry, Layout, Rewriter};
 
 use super::StreamError;
@@ -22,7 +22,17 @@ impl Session {
         &mut self,
         start: StartPhysical,
     ) -> Result<(), SessionError> {
-        let course = self.plot(&start).await?;
+        let course = match self.plot(Some(&start)).await {
+            Ok(course) => course,
+            // Nothing has been started: the connection can go on.
+            Err(SessionError::Stream(error)) => {
+                self.context.counters.refusals.add(1);
+                error!(%error, "cannot stream with a filter");
+                let report = Report { severity: Severity::Error, ..error.report() };
+                return self.to_client.report_and_ready(&report).await;
+            }
+            Err(error) => return Err(error),
+        };
         let segment = start.start.round_down(course.segment_bytes.bytes());
         let aligned = StartPhysical { start: segment, ..start.clone() };
         // The server judges the position that the client asked for; the stream itself
@@ -114,8 +124,11 @@ impl Session {
         Ok(false)
     }
 
-    /// Finds out all that a filtered stream needs to know.
-    async fn plot(&mut self, start: &StartPhysical) -> Result<Course, SessionError> {
+    /// Finds out all that a filtered stream, or a backup (without `start`), needs to know.
+    pub(crate) async fn plot(
+        &mut self,
+        start: Option<&StartPhysical>,
+    ) -> Result<Course, SessionError> {
         let (Some(configuration), Some(filter)) =
             (self.configuration.clone(), self.filter().cloned())
         else {
@@ -123,7 +136,7 @@ impl Session {
         };
         let (system_identifier, current) = self.identify().await?;
         let segment_bytes = self.segment_bytes().await?;
-        let timeline = start.timeline.unwrap_or(current);
+        let timeline = start.and_then(|start| start.timeline).unwrap_or(current);
         let history = self.history(timeline).await?;
         let ledger = self.context.ledger(&configuration.name, &filter, &system_identifier);
         let ledger = ledger.map_err(StreamError::from)?;
@@ -141,14 +154,16 @@ impl Session {
             }
             Err(error) => return Err(StreamError::from(error).into()),
         }
-        let wanted = start.start;
-        info!(
-            configuration = configuration.name,
-            lsn = %wanted,
-            %timeline,
-            slot = start.slot,
-            "streaming with a filter",
-        );
+        let wanted = start.map_or(Lsn::INVALID, |start| start.start);
+        if let Some(start) = start {
+            info!(
+                configuration = configuration.name,
+                lsn = %wanted,
+                %timeline,
+                slot = start.slot,
+                "streaming with a filter",
+            );
+        }
         Ok(Course {
             context: Arc::clone(&self.context),
             configuration: configuration.name,
