@@ -61,4 +61,4 @@ fuzz: ## Feed random bytes to every parser for SECS=60 each
 .PHONY: clean-cache
 clean-cache: ## Remove the fetched servers and tools, and what killed tests left behind
 	. dev/provision/common.sh && rm -rf "$$cache/postgresql" "$$cache/templates" "$$cache/apt"
-	rm -rf $${TMPDIR:-/tmp}/pgherd-*
+	rm -rf $${TMPDIR:-/tmp}/pgherd-test-*

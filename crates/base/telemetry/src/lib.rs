@@ -4,11 +4,16 @@
 //! WARN tells of something that was handled, INFO tells the story, DEBUG and TRACE are for
 //! `-v` and `-vv`. `PGHERD_LOG` overrides them with a filter as in `relay=debug,info`.
 //!
-//! Never in a log: passwords, row values, query texts.
+//! Never in a log: passwords, row values, query texts. Names that clients choose may be in it, so
+//! control characters are shown escaped: nobody can write a line that looks like one of ours.
+
+mod one_line;
 
 use tracing::Level;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::FmtSpan;
+
+use one_line::OneLine;
 
 /// How a line of the log looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,7 +43,7 @@ pub fn start(format: Format, verbose: u8) {
         .from_env_lossy();
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(|| OneLine::new(std::io::stderr()))
         .with_span_events(FmtSpan::NONE)
         .with_target(verbose > 0)
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()));

@@ -200,7 +200,7 @@ pub(crate) struct Folder {
 
 impl Folder {
     pub(crate) fn new() -> Result<Self> {
-        let root = tempfile::Builder::new().prefix("pgherd-").tempdir()?;
+        let root = tempfile::Builder::new().prefix("pgherd-test-").tempdir()?;
         for path in [root.path(), &root.path().join("s"), &root.path().join("tablespaces")] {
             fs::create_dir_all(path)?;
             user::give(path)?;

@@ -54,7 +54,7 @@ impl Relay {
             binary: binary.to_owned(),
             arguments: Vec::new(),
             environment: Vec::new(),
-            folder: tempfile::Builder::new().prefix("pgherd-relay-").tempdir()?,
+            folder: tempfile::Builder::new().prefix("pgherd-test-relay-").tempdir()?,
             port: Port::reserve()?,
             upstream_port,
             more: more.to_owned(),

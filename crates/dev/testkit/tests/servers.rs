@@ -69,12 +69,15 @@ testkit::on_each_major! {
 fn asks_for_a_password() -> anyhow::Result<()> {
     for auth in [Auth::Password, Auth::Md5, Auth::Scram] {
         let primary = Cluster::builder(testkit::Major::V15).auth(auth).start()?;
-        let mut refused = Standby::of(&primary).prepare()?;
-        refused.spawn()?;
+        let mut standby = Standby::of(&primary).prepare()?;
+        standby.spawn()?;
         testkit::wait_until("the refusal", testkit::PATIENCE, || {
-            Ok(refused.log().contains("no password supplied").then_some(()))
+            Ok(standby.log().contains("no password supplied").then_some(()))
         })?;
-        let standby = Standby::of(&primary).conninfo(&format!("password='{PASSWORD}'")).start()?;
+        let conninfo = format!("host=127.0.0.1 port={} user=postgres", primary.port());
+        standby.stop(Stop::Immediate)?;
+        standby.set("primary_conninfo", &format!("{conninfo} password='{PASSWORD}'"))?;
+        standby.start()?;
         standby.wait_streaming()?;
     }
     Ok(())

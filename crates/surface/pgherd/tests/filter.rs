@@ -1,19 +1,14 @@
-//! A filtered standby of every major: what it holds, and that it goes on whatever happens.
+//! A filtered standby: what it holds, and that what it holds is whole.
 
-use std::path::Path;
+mod stage;
 
-use testkit::{Cluster, Relay, Standby, on_each_major};
-
-fn binary() -> &'static Path {
-    Path::new(env!("CARGO_BIN_EXE_pgherd"))
-}
-
-const WITHOUT_DROP: &str = "
-configurations:
-  - berlin:
-      match: {application_name: berlin}
-      filter: {exclude_databases: [\"drop*\"]}
-";
+use anyhow::Result;
+use stage::{
+    absent, berlin, binary, calm, fill, folders, named_without, serve, sound, standby_without,
+};
+use testkit::{
+    Cluster, Major, Relay, Standby, Stop, Workload, amcheck, on_each_major, same_contents,
+};
 
 on_each_major! {
     /// Scenario 1, and databases that come and go while streaming.
@@ -21,35 +16,180 @@ on_each_major! {
         let primary = Cluster::builder(major).start()?;
         primary.sql("create database keep")?;
         primary.sql("create database drop1")?;
-        let dropped = primary.database_oid("drop1")?;
-        let relay = Relay::start(binary(), primary.port(), WITHOUT_DROP)?;
-        let standby = Standby::of(&primary)
-            .without_database(dropped)
-            .via(relay.port())
-            .name("berlin")
-            .start()?;
-        standby.wait_streaming()?;
-        let fill = "create table t as select g, repeat('x', 200) from generate_series(1, 20000) g";
+        let mut relay = berlin(&primary, "exclude_databases: [\"drop*\"]")?;
+        let standby = standby_without(&primary, &relay, &["drop1"], &[])?;
         for database in ["keep", "drop1"] {
-            primary.sql_in(database, fill)?;
+            fill(&primary, database, "t")?;
         }
-        primary.sql("create database drop2")?;
-        primary.sql("create database keep2")?;
-        primary.sql_in("drop2", fill)?;
-        primary.sql_in("keep2", fill)?;
+        primary.sql("create database drop2; create database keep2")?;
+        fill(&primary, "drop2", "t")?;
+        fill(&primary, "keep2", "t")?;
         standby.wait_replayed(&primary)?;
         for database in ["keep", "keep2"] {
-            assert_eq!(standby.sql_in(database, "select count(*) from t")?, "20000");
+            same_contents(&primary, &standby, database)?;
         }
         for database in ["drop1", "drop2"] {
-            let oid = primary.database_oid(database)?;
-            let folder = standby.data().join("base").join(oid.to_string());
-            assert!(!folder.exists(), "{database} left {} behind", folder.display());
-            let error = standby.sql_in(database, "select 1").unwrap_err();
-            assert!(format!("{error:#}").contains("does not exist"), "{error:#}");
+            absent(&standby, &primary, database)?;
         }
-        primary.sql("drop database drop1")?;
+        primary.sql("drop database drop1; drop database keep2")?;
         standby.wait_replayed(&primary)?;
-        Ok(())
+        sound(&standby, &[])?;
+        calm(&mut relay, &[])
     }
+
+    /// Scenario 8: writes of every kind at the same time in an excluded and in an included
+    /// database, with page images compressed and with what logical decoding needs.
+    fn every_kind_of_record(major) {
+        let settings = [("wal_level", "logical"), ("wal_compression", "on")];
+        let primary = Cluster::builder(major).set_all(&settings).start()?;
+        both_kinds(&primary)
+    }
+}
+
+/// Page images compressed in each other way that there is.
+#[test]
+fn every_kind_of_record_in_lz4() -> Result<()> {
+    both_kinds(&Cluster::builder(Major::V15).lz4_and_zstd().set("wal_compression", "lz4").start()?)
+}
+
+#[test]
+fn every_kind_of_record_in_zstd() -> Result<()> {
+    both_kinds(&Cluster::builder(Major::V15).lz4_and_zstd().set("wal_compression", "zstd").start()?)
+}
+
+/// With page images of every page that changes, and hint bits logged.
+#[test]
+fn every_kind_of_record_with_checksums() -> Result<()> {
+    both_kinds(&Cluster::builder(Major::V18).data_checksums().start()?)
+}
+
+fn both_kinds(primary: &Cluster) -> Result<()> {
+    primary.sql("create database keep")?;
+    primary.sql("create database drop1")?;
+    let mut relay = berlin(primary, "exclude_databases: [\"drop?\"]")?;
+    let mut standby = standby_without(primary, &relay, &["drop1"], &[])?;
+    let work = Workload { rows: 1000, round: 1 };
+    std::thread::scope(|scope| {
+        let other = scope.spawn(|| work.run(primary, "drop1"));
+        primary.checkpoint()?;
+        work.run(primary, "keep")?;
+        other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })?;
+    amcheck(primary, "keep")?;
+    // Scenario 9: one commit record that drops many files of the excluded database.
+    primary.sql_in("drop1", "drop schema w1 cascade; vacuum full pg_class; vacuum full pg_proc")?;
+    standby.wait_replayed(primary)?;
+    for _ in 0..2 {
+        same_contents(primary, &standby, "keep")?;
+        assert_eq!(work.probe(primary, "keep")?, work.probe(&standby, "keep")?);
+        amcheck(&standby, "keep")?;
+        absent(&standby, primary, "drop1")?;
+        // Replays again from the last restart point.
+        standby.stop(Stop::Immediate)?;
+        standby.start()?;
+        standby.wait_replayed(primary)?;
+    }
+    sound(&standby, &[])?;
+    calm(&mut relay, &[])
+}
+
+/// Scenario 2: templates and shared catalogs come along with what is named.
+#[test]
+fn included_databases_templates_and_shared_catalogs() -> Result<()> {
+    let primary = Cluster::builder(Major::V17).start()?;
+    primary.sql("create database keep; create database other")?;
+    let mut relay = berlin(&primary, "include_databases: [keep, \"orders_*\"]")?;
+    let standby = standby_without(&primary, &relay, &["other"], &[])?;
+    primary.sql("create role visible; create database orders_eu; create database later")?;
+    for database in ["keep", "orders_eu", "template1", "other", "later"] {
+        fill(&primary, database, "t")?;
+    }
+    primary.sql("create table not_here as select 1 x")?;
+    // Made from a template that the standby has as well, so the copy has the table.
+    let copied = "create database orders_us strategy file_copy";
+    primary.sql(copied)?;
+    standby.wait_replayed(&primary)?;
+    for database in ["keep", "orders_eu", "template1", "orders_us"] {
+        same_contents(&primary, &standby, database)?;
+    }
+    absent(&standby, &primary, "other")?;
+    absent(&standby, &primary, "later")?;
+    assert_eq!(standby.sql("select rolname from pg_roles where rolname = 'visible'")?, "visible");
+    let missing = "select count(*) from pg_class where relname = 'not_here'";
+    assert_eq!(standby.sql(missing)?, "0", "postgres is not included");
+    sound(&standby, &[])?;
+    calm(&mut relay, &[])
+}
+
+/// Globs, and a backslash that makes them plain.
+#[test]
+fn globs_and_plain_names() -> Result<()> {
+    let primary = Cluster::builder(Major::V18).start()?;
+    let filter = r#"exclude_databases: ["t?", "*_old", 'odd\*', "it's", "with space"]"#;
+    let mut relay = berlin(&primary, filter)?;
+    let standby = standby_without(&primary, &relay, &[], &[])?;
+    let gone = ["t1", "x_old", "_old", "odd*", "it's", "with space"];
+    let here = ["t", "t12", "x_older", "odd1", "T1", "its"];
+    for database in gone.iter().chain(&here) {
+        primary.sql(&format!("create database \"{database}\""))?;
+        fill(&primary, database, "t")?;
+    }
+    standby.wait_replayed(&primary)?;
+    for database in here {
+        same_contents(&primary, &standby, database)?;
+    }
+    for database in gone {
+        let name = database.replace('\'', "''");
+        let left = folders(&standby, primary.database_oid(&name)?)?;
+        assert!(left.is_empty(), "{database}: {left:?}");
+    }
+    sound(&standby, &[])?;
+    calm(&mut relay, &[])
+}
+
+/// Scenario 4: ten standbys with a filter each, at once, of one primary through one relay.
+#[test]
+fn ten_standbys_get_what_is_theirs() -> Result<()> {
+    const STANDBYS: usize = 10;
+    // Ten standbys with more memory each would not fit on small machines.
+    let primary = Cluster::builder(Major::V16).set("shared_buffers", "8MB").start()?;
+    for number in 0..STANDBYS {
+        primary.sql(&format!("create database d{number}"))?;
+    }
+    let filters: Vec<_> = (0..STANDBYS)
+        .map(|number| match number % 2 {
+            0 => (format!("s{number}"), format!("include_databases: [d{number}, postgres]")),
+            _ => (format!("s{number}"), format!("exclude_databases: [d{number}, \"e*\"]")),
+        })
+        .collect();
+    let listed: Vec<_> = filters.iter().map(|(name, it)| (name.as_str(), it.as_str())).collect();
+    let mut relay = Relay::start(binary(), primary.port(), &serve(&listed))?;
+    let own: Vec<_> = (0..STANDBYS).map(|number| format!("d{number}")).collect();
+    let wanted = |standby: usize, database: usize| (standby % 2 == 0) == (standby == database);
+    let mut standbys: Vec<Standby> = Vec::new();
+    for number in 0..STANDBYS {
+        let without = (0..STANDBYS).filter(|database| !wanted(number, *database));
+        let without: Vec<_> = without.map(|database| own[database].as_str()).collect();
+        standbys.push(named_without(&format!("s{number}"), &primary, &relay, &without, &[])?);
+    }
+    for database in &own {
+        fill(&primary, database, "t")?;
+    }
+    primary.sql("create database e1; create table t as select 1 x")?;
+    fill(&primary, "e1", "t")?;
+    for (number, standby) in standbys.iter().enumerate() {
+        standby.wait_streaming()?;
+        standby.wait_replayed(&primary)?;
+        for (database, name) in own.iter().enumerate() {
+            if wanted(number, database) {
+                same_contents(&primary, standby, name)?;
+            } else {
+                absent(standby, &primary, name)?;
+            }
+        }
+        absent(standby, &primary, "e1")?;
+        same_contents(&primary, standby, "postgres")?;
+        sound(standby, &[])?;
+    }
+    calm(&mut relay, &[])
 }

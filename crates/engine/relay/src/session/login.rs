@@ -16,7 +16,7 @@ use tasks::CancellationToken;
 use tokio::time::Instant;
 use tracing::info;
 
-use super::{Outbound, Session, SessionError, part, refusal};
+use super::{Outbound, Session, SessionError, part, refusal, shown};
 use crate::service::Context;
 
 /// A login that is under way.
@@ -148,7 +148,7 @@ impl Parts {
 
     async fn is_refused(&mut self, message: &Message) -> Result<bool, SessionError> {
         let reason = backend::parse_error_response(message.payload());
-        info!(sqlstate = reason.sqlstate, message = reason.message, "the server refused the login",);
+        info!(sqlstate = reason.sqlstate, reason = reason.message, "the server refused the login",);
         self.to_client.farewell(&message.raw).await;
         Ok(false)
     }
@@ -180,7 +180,7 @@ impl LoggedIn {
             from_upstream,
             to_upstream,
             configuration,
-            user: String::from_utf8_lossy(startup.user()).into_owned(),
+            user: shown(startup.user()),
             major,
             stop: stop.clone(),
         })

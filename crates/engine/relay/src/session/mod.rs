@@ -14,7 +14,8 @@ use std::time::Duration;
 use config::{Configuration, Selection};
 use pgnet::{Accepted, DialError, Inbound, ReadError};
 use pgproto::backend::Report;
-use pgproto::startup::{Cancel, Startup};
+use pgproto::replication::NAME_BYTES_MAX;
+use pgproto::startup::Cancel;
 use pgtypes::Major;
 use tasks::CancellationToken;
 use tokio::time::Instant;
@@ -202,6 +203,8 @@ async fn run(
         greeting::Greeting::Cancel(cancel) => return pass_cancel(&cancel, context).await,
         greeting::Greeting::Nothing => return Ok(()),
     };
+    let name = shown(startup.application_name().unwrap_or_default());
+    Span::current().record("name", name);
     let client = config::Client {
         application_name: startup.application_name().unwrap_or_default(),
         source: address,
@@ -220,13 +223,17 @@ async fn run(
     let logged_in = login.await?;
     let session = logged_in.into_session(context, &startup, configuration, &stop);
     let Some(session) = session else { return Ok(()) };
-    announce(&session, &startup);
+    announce(&session);
     session.commands().await
 }
 
-fn announce(session: &Session, startup: &Startup) {
-    let name = String::from_utf8_lossy(startup.application_name().unwrap_or_default());
-    Span::current().record("name", name.as_ref());
+/// A name of a client's own choice as the server keeps it: cut.
+fn shown(name: &[u8]) -> String {
+    let name = name.get(..NAME_BYTES_MAX).unwrap_or(name);
+    String::from_utf8_lossy(name).into_owned()
+}
+
+fn announce(session: &Session) {
     info!(
         user = session.user,
         configuration = session.configuration.as_ref().map(|it| it.name.as_str()),
@@ -244,7 +251,7 @@ impl Session {
     /// Tells the client, which then may go on.
     pub(crate) async fn answer(&mut self, report: &Report) -> Result<(), SessionError> {
         self.context.counters.refusals.add(1);
-        info!(sqlstate = %report.sqlstate, message = report.message, "command refused");
+        info!(sqlstate = %report.sqlstate, reason = report.message, "command refused");
         self.to_client.report_and_ready(report).await
     }
 }

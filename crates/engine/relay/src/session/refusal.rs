@@ -10,7 +10,7 @@ use pgproto::replication::Command;
 use pgproto::startup::Startup;
 use pgtypes::UnknownMajor;
 
-use super::SessionError;
+use super::{SessionError, shown};
 
 pub(crate) fn too_many_connections(limit: u32) -> Report {
     Report::fatal(SqlState::TOO_MANY_CONNECTIONS, "sorry, too many clients already")
@@ -33,7 +33,7 @@ pub(super) fn bad_value() -> Report {
 }
 
 pub(super) fn no_configuration(startup: &Startup) -> Report {
-    let name = String::from_utf8_lossy(startup.application_name().unwrap_or_default());
+    let name = shown(startup.application_name().unwrap_or_default());
     let message = format!("no configuration of this pgherd relay matches application {name:?}");
     Report::fatal(SqlState::INVALID_AUTHORIZATION, message).with_hint(
         "Set application_name in primary_conninfo to one that a configuration of the relay \

@@ -8,6 +8,7 @@ use pgproto::frame::{Header, backend, limit};
 use pgproto::history::History;
 use pgtypes::{Lsn, Oid, SegmentBytes};
 use tracing::{error, info};
+use wal::page::PAGE_BYTES;
 use wal::{Event, Outcome, Rewriter, Stats};
 
 use super::StreamError;
@@ -137,7 +138,7 @@ impl Flow {
     ) -> Result<Option<Ended>, SessionError> {
         loop {
             if self.remaining > 0 {
-                let bytes = self.remaining.min(window.rest().len());
+                let bytes = self.sendable(window.rest().len());
                 if bytes == 0 {
                     return Ok(None);
                 }
@@ -178,6 +179,19 @@ impl Flow {
                 }
             }
         }
+    }
+
+    /// How many of the `here` bytes of the current message may go on before the rest comes: all
+    /// of its end, else whole pages. A standby reads a record as far as its page goes once the
+    /// header is there: `XLogSendPhysical` (`walsender.c`) never cuts elsewhere, "Walreceiver
+    /// relies on the fact that we never split a WAL record across two messages".
+    fn sendable(&self, here: usize) -> usize {
+        if here >= self.remaining {
+            return self.remaining;
+        }
+        let at = self.rewriter.position() + self.held.len() as u64;
+        let whole_pages = (at + here as u64).round_down(PAGE_BYTES).bytes_since(at);
+        usize::try_from(whole_pages).unwrap_or(usize::MAX).min(here)
     }
 
     fn begin_message(&mut self, header: Header, head: XLogData) -> Result<(), StreamError> {

@@ -50,7 +50,7 @@ impl Session {
                 backend::READY => return Ok(()),
                 backend::ERROR => {
                     let reason = parse_error_response(message.payload());
-                    info!(sqlstate = reason.sqlstate, message = reason.message, "not started");
+                    info!(sqlstate = reason.sqlstate, reason = reason.message, "not started");
                 }
                 _ => {}
             }
