@@ -5,7 +5,7 @@
 //! there is a single copy whose messages begin with a letter. A last result set says where
 //! the backup ends. (`basebackup.c`, `basebackup_copy.c`)
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use basebackup::{Archive, Manifest, Piece, Place};
 use pgnet::{Inbound, Message};
@@ -51,6 +51,9 @@ pub(super) struct Answer {
     out: Vec<u8>,
     /// Archive bytes that are not in `out` yet.
     body: Vec<u8>,
+    /// Where messages have to end in `body`: `pg_basebackup` up to 14 relies on headers,
+    /// contents and padding coming in messages of their own.
+    cuts: VecDeque<usize>,
 }
 
 impl Answer {
@@ -73,6 +76,7 @@ impl Answer {
             kept_bytes: 0,
             out: Vec::new(),
             body: Vec::new(),
+            cuts: VecDeque::new(),
         }
     }
 
@@ -238,7 +242,7 @@ impl Answer {
 
     /// Bytes of the archive or the manifest that is being copied.
     async fn data(&mut self, bytes: &[u8]) -> Result<(), SessionError> {
-        let Self { copying, wal, body, dropped_bytes, .. } = self;
+        let Self { copying, wal, body, cuts, dropped_bytes, .. } = self;
         match copying {
             Copying::Nothing => {
                 return Err(BackupError::Answer("data before an archive").into());
@@ -258,6 +262,9 @@ impl Answer {
                             wal.note(body.len(), bytes.len());
                             body.extend_from_slice(bytes);
                         }
+                    }
+                    if cuts.back().copied().unwrap_or(0) < body.len() {
+                        cuts.push_back(body.len());
                     }
                     Ok(())
                 })?;
@@ -285,17 +292,25 @@ impl Answer {
 
     /// Sends what of the body is final.
     fn emit(&mut self, letter: &[u8]) {
-        let bytes = self.wal.final_bytes(self.body.len());
-        if bytes == 0 {
-            return;
+        let mut bytes = self.wal.final_bytes(self.body.len());
+        if self.in_one_copy {
+            self.cuts.clear();
         }
-        let payload_bytes = letter.len() + bytes;
-        let header = Header { tag: backend::COPY_DATA, payload_bytes };
-        self.out.extend_from_slice(&header.to_bytes());
-        self.out.extend_from_slice(letter);
-        self.out.extend(self.body.drain(..bytes));
-        self.wal.emitted(bytes);
-        self.kept_bytes += bytes as u64;
+        while bytes > 0 {
+            let part = self.cuts.front().map_or(bytes, |cut| bytes.min(*cut));
+            let payload_bytes = letter.len() + part;
+            let header = Header { tag: backend::COPY_DATA, payload_bytes };
+            self.out.extend_from_slice(&header.to_bytes());
+            self.out.extend_from_slice(letter);
+            self.out.extend(self.body.drain(..part));
+            self.wal.emitted(part);
+            self.cuts.iter_mut().for_each(|cut| *cut -= part);
+            if self.cuts.front() == Some(&0) {
+                self.cuts.pop_front();
+            }
+            self.kept_bytes += part as u64;
+            bytes -= part;
+        }
     }
 
     fn emit_body(&mut self) {
