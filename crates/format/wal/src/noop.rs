@@ -59,7 +59,8 @@ pub(crate) type Kept = Short<KEPT_BYTES_MAX>;
 /// Makes no-ops.
 #[derive(Debug)]
 pub(crate) struct Blank {
-    /// Checksum of a body by its length, when nothing is kept. Zero: not computed yet.
+    /// Checksum of a no-op by the length of its body, when nothing is kept and with zeros
+    /// at [`crc::VARYING`]. Zero: not computed yet.
     table: Box<[u32]>,
 }
 
@@ -75,14 +76,15 @@ impl Blank {
     #[inline]
     pub(crate) fn erase(&mut self, record: &mut [u8], kept: &Kept) -> Option<()> {
         let (head, body) = record.split_first_chunk_mut::<HEADER_BYTES>()?;
-        let body_bytes = u32::try_from(body.len()).ok()?;
-        let (data_header, zeros) = data_header(body_bytes, kept)?;
-        finish(head, self.body_crc(body_bytes, kept, &data_header, zeros))?;
-        let (chunks, rest) = body.split_at_mut_checked(usize::from(kept.len))?;
-        chunks.copy_from_slice(kept.as_slice());
-        let (first, rest) = rest.split_at_mut_checked(usize::from(data_header.len))?;
-        first.copy_from_slice(data_header.as_slice());
-        rest.fill(0);
+        let bare = self.bare_crc(u32::try_from(body.len()).ok()?, kept)?;
+        finish(head, bare)?;
+        let mut rest = body;
+        if kept.len > 0 {
+            let chunks;
+            (chunks, rest) = rest.split_at_mut_checked(usize::from(kept.len))?;
+            chunks.copy_from_slice(kept.as_slice());
+        }
+        fill(rest);
         Some(())
     }
 
@@ -90,9 +92,9 @@ impl Blank {
     pub(crate) fn prefix(&mut self, header: &[u8; HEADER_BYTES], kept: &Kept) -> Option<Prefix> {
         let [t0, t1, t2, t3, ..] = *header;
         let body_bytes = u32::from_le_bytes([t0, t1, t2, t3]).checked_sub(24)?;
-        let (data_header, zeros) = data_header(body_bytes, kept)?;
+        let (data_header, _zeros) = data_header(body_bytes, kept)?;
         let mut head = *header;
-        finish(&mut head, self.body_crc(body_bytes, kept, &data_header, zeros))?;
+        finish(&mut head, self.bare_crc(body_bytes, kept)?)?;
         let mut prefix = Prefix::EMPTY;
         let fits = prefix.push(&head)
             && prefix.push(kept.as_slice())
@@ -100,37 +102,65 @@ impl Blank {
         fits.then_some(prefix)
     }
 
-    fn body_crc(
-        &mut self,
-        body_bytes: u32,
-        kept: &Kept,
-        data_header: &Short<5>,
-        zeros: u32,
-    ) -> u32 {
-        let compute = || {
-            let head =
-                crc32c::crc32c_append(crc32c::crc32c(kept.as_slice()), data_header.as_slice());
-            crc::append_zeros(head, zeros)
-        };
+    /// The checksum of a no-op of this length, with zeros at [`crc::VARYING`].
+    #[inline]
+    fn bare_crc(&mut self, body_bytes: u32, kept: &Kept) -> Option<u32> {
         match self.table.get_mut(body_bytes as usize) {
             Some(known) if kept.len == 0 => {
                 if *known == 0 {
-                    *known = compute();
+                    *known = compute_bare_crc(body_bytes, kept)?;
                 }
-                *known
+                Some(*known)
             }
-            _ => compute(),
+            _ => compute_bare_crc(body_bytes, kept),
         }
     }
 }
 
-/// Turns the header into that of a no-op whose body has this checksum.
+#[cold]
+fn compute_bare_crc(body_bytes: u32, kept: &Kept) -> Option<u32> {
+    let (data_header, zeros) = data_header(body_bytes, kept)?;
+    let body = crc32c::crc32c_append(crc32c::crc32c(kept.as_slice()), data_header.as_slice());
+    let body = crc::append_zeros(body, zeros);
+    let header_bytes = u32::try_from(HEADER_BYTES).ok()?;
+    let length = (body_bytes + header_bytes).to_le_bytes();
+    let covered = [&length[..], &[0; crc::VARYING.end - crc::VARYING.start], &KIND].concat();
+    Some(crc32c::crc32c_append(body, &covered))
+}
+
+/// `xl_info`, `xl_rmid` and two bytes of padding; they stand between [`crc::VARYING`] and
+/// `xl_crc`.
+const KIND: [u8; 4] = [XLOG_NOOP, rmid::XLOG, 0, 0];
+const _: () = assert!(crc::VARYING.end + KIND.len() == CRC_OFFSET);
+
+/// Turns the header into that of a no-op whose checksum is `bare` with zeros at
+/// [`crc::VARYING`].
 #[inline]
-fn finish(head: &mut [u8; HEADER_BYTES], body_crc: u32) -> Option<()> {
-    let (covered, stored) = head.split_at_mut_checked(CRC_OFFSET)?;
-    covered.get_mut(16..)?.copy_from_slice(&[XLOG_NOOP, rmid::XLOG, 0, 0]);
-    stored.copy_from_slice(&crc32c::crc32c_append(body_crc, covered).to_le_bytes());
+fn finish(head: &mut [u8; HEADER_BYTES], bare: u32) -> Option<()> {
+    let crc = bare ^ crc::share(head.get(crc::VARYING)?.first_chunk()?);
+    head.get_mut(crc::VARYING.end..CRC_OFFSET)?.copy_from_slice(&KIND);
+    head.get_mut(CRC_OFFSET..)?.copy_from_slice(&crc.to_le_bytes());
     Some(())
+}
+
+/// Makes `data` main data of zeros, with its header; one byte alone cannot be.
+#[inline]
+fn fill(data: &mut [u8]) {
+    let zeros = match data {
+        [] | [_] => return,
+        [id, length, zeros @ ..] if zeros.len() <= usize::from(u8::MAX) => {
+            *id = ID_DATA_SHORT;
+            *length = u8::try_from(zeros.len()).unwrap_or(u8::MAX);
+            zeros
+        }
+        data => {
+            let Some((header, zeros)) = data.split_first_chunk_mut::<5>() else { return };
+            let [a, b, c, d] = u32::try_from(zeros.len()).unwrap_or(u32::MAX).to_le_bytes();
+            *header = [ID_DATA_LONG, a, b, c, d];
+            zeros
+        }
+    };
+    zeros.fill(0);
 }
 
 /// The header of the main data, and how many zeros it announces.

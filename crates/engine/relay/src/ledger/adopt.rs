@@ -19,11 +19,29 @@ pub struct Unmatched {
 }
 
 /// A thing that the catalogs know.
+#[derive(Clone, Copy)]
 struct Thing<'a> {
     kind: Kind,
     oid: Oid,
     name: &'a [u8],
     tablespace: Oid,
+}
+
+/// All that the catalogs know, tablespaces first: the fate of a database depends on its own.
+fn things(names: &Names) -> Vec<Thing<'_>> {
+    let tablespaces = names.tablespaces.iter().map(|tablespace| Thing {
+        kind: Kind::Tablespace,
+        oid: tablespace.oid,
+        name: &tablespace.name,
+        tablespace: Oid::INVALID,
+    });
+    let databases = names.databases.iter().map(|database| Thing {
+        kind: Kind::Database,
+        oid: database.oid,
+        name: &database.name,
+        tablespace: database.tablespace,
+    });
+    tablespaces.chain(databases).collect()
 }
 
 impl Ledger {
@@ -45,20 +63,7 @@ impl Ledger {
     ) -> Result<(), LedgerError> {
         let before = self.record.clone();
         let filter_text = self.filter.canonical();
-        // Tablespaces first: the fate of a database depends on its default one.
-        let tablespaces = names.tablespaces.iter().map(|tablespace| Thing {
-            kind: Kind::Tablespace,
-            oid: tablespace.oid,
-            name: &tablespace.name,
-            tablespace: Oid::INVALID,
-        });
-        let databases = names.databases.iter().map(|database| Thing {
-            kind: Kind::Database,
-            oid: database.oid,
-            name: &database.name,
-            tablespace: database.tablespace,
-        });
-        let things: Vec<_> = tablespaces.chain(databases).collect();
+        let things = things(names);
         if self.has_names() && self.record.filter != filter_text {
             let since = Point::new(history.timeline(), self.behind_all_sent(segment_bytes));
             if let Err(error) = self.change_filter(&things, history, since) {
@@ -107,18 +112,17 @@ impl Ledger {
                      and `pgherd relay forget` was run",
                 );
             }
-            known.name = name;
+            if known.name != name {
+                let before = std::mem::replace(&mut known.name, name);
+                if known.reason != Reason::Unknown {
+                    known.renamed_from.get_or_insert(before);
+                }
+            }
             return;
         }
         let (fate, reason) = self.judge(thing, history);
-        let epoch = Epoch {
-            since: Point::ORIGIN,
-            fate,
-            reason,
-            name,
-            tablespace: thing.tablespace.0,
-            dropped: None,
-        };
+        let tablespace = thing.tablespace.0;
+        let epoch = Epoch { tablespace, ..Epoch::new(Point::ORIGIN, fate, reason, name) };
         log_decision(&self.name, thing.kind, thing.oid, &epoch);
         self.record.fates.begin(thing.kind, thing.oid, epoch);
     }
@@ -143,10 +147,21 @@ impl Ledger {
         since: Point,
     ) -> Result<(), LedgerError> {
         let mut loosened = Vec::new();
-        for thing in things {
+        let under_way = self.under_way(things, history);
+        let under_way = under_way.iter().map(|(kind, oid, epoch)| Thing {
+            kind: *kind,
+            oid: *oid,
+            name: epoch.name.as_bytes(),
+            tablespace: Oid(epoch.tablespace),
+        });
+        for thing in things.iter().copied().chain(under_way) {
             let newest = self.record.fates.newest_mut(thing.kind, thing.oid, history);
             let Some(known) = newest.map(|known| known.clone()) else { continue };
-            let (fate, _) = self.judge(thing, history);
+            let (fate, _) = self.judge(&thing, history);
+            // Under the name that decided it may be as excluded as before.
+            let first = known.renamed_from.as_ref().map_or(fate, |first| {
+                self.judge(&Thing { name: first.as_bytes(), ..thing }, history).0
+            });
             match (known.fate, fate) {
                 (Fate::Included, Fate::Excluded) => {
                     let reason = Reason::FilterTightened;
@@ -154,7 +169,9 @@ impl Ledger {
                     log_decision(&self.name, thing.kind, thing.oid, &epoch);
                     self.record.fates.begin(thing.kind, thing.oid, epoch);
                 }
-                (Fate::Excluded, Fate::Included) if !known.reason.is_lasting() => {
+                (Fate::Excluded, Fate::Included)
+                    if first == Fate::Included && !known.reason.is_lasting() =>
+                {
                     loosened.push(format!("{} {:?}", thing.kind.word(), shown(thing.name)));
                 }
                 _ => {}
@@ -166,6 +183,34 @@ impl Ledger {
         } else {
             Err(LedgerError::Loosened { name: self.name.clone(), loosened })
         }
+    }
+
+    /// What the WAL told of and the catalogs do not know: somebody may be about to commit it.
+    fn under_way(&self, things: &[Thing<'_>], history: &History) -> Vec<(Kind, Oid, Epoch)> {
+        let mut found = Vec::new();
+        for kind in [Kind::Tablespace, Kind::Database] {
+            for (oid, epoch) in self.record.fates.newest(kind, history) {
+                let listed = things.iter().any(|thing| thing.kind == kind && thing.oid == oid);
+                if !listed && epoch.dropped.is_none() && !epoch.name.is_empty() {
+                    found.push((kind, oid, epoch.clone()));
+                }
+            }
+        }
+        found
+    }
+
+    /// What the filter includes and the standbys do not have all the same, with the reason.
+    #[must_use]
+    pub fn withheld(&self, names: &Names, history: &History) -> Vec<(String, &'static str)> {
+        let things = things(names);
+        let held = things.iter().filter_map(|thing| {
+            let mut newest = self.record.fates.newest(thing.kind, history);
+            let (_, known) = newest.find(|(oid, _)| *oid == thing.oid)?;
+            let wanted = self.judge(thing, history).0;
+            (known.fate == Fate::Excluded && wanted == Fate::Included)
+                .then(|| (format!("{} {:?}", thing.kind.word(), known.name), known.reason.told()))
+        });
+        held.collect()
     }
 
     fn adopt_files(&mut self, names: &Names) {
@@ -189,6 +234,16 @@ impl Reason {
     /// Whether no filter can undo it: the files are not on the standbys whatever it says.
     const fn is_lasting(self) -> bool {
         matches!(self, Self::MovedOut | Self::TemplateExcluded)
+    }
+
+    /// Why something is excluded that the filter includes, in words.
+    const fn told(self) -> &'static str {
+        match self {
+            Self::Name | Self::FilterTightened => "it was excluded under an earlier name or filter",
+            Self::DefaultTablespace | Self::MovedOut => "it was in an excluded tablespace",
+            Self::TemplateExcluded => "it was copied from an excluded template",
+            Self::Unknown => "its name could not be found in time",
+        }
     }
 }
 

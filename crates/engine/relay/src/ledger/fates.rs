@@ -104,6 +104,49 @@ pub struct Epoch {
     /// Where it was dropped; an insert behind that point is another thing with the same OID.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dropped: Option<Point>,
+    /// The name that decided, once it has another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renamed_from: Option<String>,
+    /// Where its files were copied to another tablespace, in the order of positions. Whether
+    /// that was the end of the old ones shows later: see [`Epoch::leaves`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub moves: Vec<Move>,
+}
+
+/// `ALTER DATABASE … SET TABLESPACE`, which may still be undone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Move {
+    /// Position of the record that copies the files.
+    pub lsn: u64,
+    /// The tablespace that it leaves.
+    pub from: u32,
+    /// Whether the standby gets the copy.
+    pub fate: Fate,
+}
+
+impl Epoch {
+    /// An epoch without a past.
+    #[must_use]
+    pub const fn new(since: Point, fate: Fate, reason: Reason, name: String) -> Self {
+        Self {
+            since,
+            fate,
+            reason,
+            name,
+            tablespace: 0,
+            dropped: None,
+            renamed_from: None,
+            moves: Vec::new(),
+        }
+    }
+
+    /// Whether dropping the files in `tablespaces` at `lsn` ends a move to where the standby
+    /// does not follow. A move that was undone drops nothing.
+    #[must_use]
+    pub fn leaves(&self, tablespaces: &[Oid], lsn: Lsn) -> bool {
+        let last = self.moves.iter().rfind(|it| it.lsn < lsn.0);
+        last.is_some_and(|it| it.fate == Fate::Excluded && tablespaces.contains(&Oid(it.from)))
+    }
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
@@ -198,6 +241,18 @@ impl Fates {
         epochs.insert(place, epoch);
     }
 
+    /// As [`Self::at`], to note a move.
+    pub fn at_mut(
+        &mut self,
+        kind: Kind,
+        oid: Oid,
+        history: &History,
+        lsn: Lsn,
+    ) -> Option<&mut Epoch> {
+        let since = self.at(kind, oid, history, lsn)?.since;
+        self.book_mut(kind).get_mut(&oid.0)?.iter_mut().find(|epoch| epoch.since == since)
+    }
+
     /// The newest epoch of `oid`, to note a drop or a new name.
     pub fn newest_mut(&mut self, kind: Kind, oid: Oid, history: &History) -> Option<&mut Epoch> {
         let epochs = self.book_mut(kind).get_mut(&oid.0)?;
@@ -211,7 +266,7 @@ mod tests {
 
     fn epoch(timeline: u32, lsn: u64, fate: Fate) -> Epoch {
         let since = Point { timeline, lsn };
-        Epoch { since, fate, reason: Reason::Name, name: "d".into(), tablespace: 0, dropped: None }
+        Epoch::new(since, fate, Reason::Name, "d".into())
     }
 
     const FIRST: History = History::without_past(Timeline(1));
@@ -233,6 +288,18 @@ mod tests {
         let mut fates = Fates::default();
         fates.begin(Kind::Database, Oid(9), epoch(1, 500, Fate::Excluded));
         assert!(fates.at(Kind::Database, Oid(9), &FIRST, Lsn(10)).is_some());
+    }
+
+    #[test]
+    fn only_the_end_of_the_last_move_is_a_way_out() {
+        let mut epoch = epoch(0, 0, Fate::Included);
+        let moved = |lsn, from, fate| Move { lsn, from, fate };
+        epoch.moves = vec![moved(100, 1663, Fate::Excluded)];
+        assert!(epoch.leaves(&[Oid(1663)], Lsn(200)));
+        assert!(!epoch.leaves(&[Oid(70)], Lsn(200)));
+        assert!(!epoch.leaves(&[Oid(1663)], Lsn(50)));
+        epoch.moves.push(moved(150, 1663, Fate::Included));
+        assert!(!epoch.leaves(&[Oid(1663)], Lsn(200)), "the first one was undone");
     }
 
     #[test]

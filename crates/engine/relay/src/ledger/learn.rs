@@ -6,9 +6,9 @@
 use pgproto::history::History;
 use pgtypes::{Lsn, Oid};
 use tracing::{debug, error, info, warn};
-use wal::{Event, Place};
+use wal::{Event, Judge as _, Place, Verdict};
 
-use super::fates::{Epoch, Fate, Kind, Point, Reason};
+use super::fates::{Epoch, Fate, Kind, Move, Point, Reason};
 use super::{Ledger, LedgerError, judge_database, log_decision, shown};
 
 impl Ledger {
@@ -35,7 +35,8 @@ impl Ledger {
                     self.copied(target, *source, history, *at)
                 }
             }
-            Event::DatabaseDrop { at, database, .. } => {
+            Event::DatabaseDrop { at, database, tablespaces } => {
+                self.left(*database, tablespaces, history, *at);
                 self.dropped(Kind::Database, *database, history, *at)
             }
             Event::TablespaceDrop { at, oid } => self.dropped(Kind::Tablespace, *oid, history, *at),
@@ -75,7 +76,10 @@ impl Ledger {
                 lsn = %at,
                 "the server does not know this OID (any more): its records are replaced",
             );
-            self.begin(kind, oid, Point::ORIGIN, Fate::Excluded, Reason::Unknown, String::new());
+            // The first epoch rules before its beginning too.
+            let since = Point::new(history.timeline_at(at), at);
+            let epoch = Epoch::new(since, Fate::Excluded, Reason::Unknown, String::new());
+            self.record.fates.begin(kind, oid, epoch);
         }
         self.commit()
     }
@@ -92,8 +96,11 @@ impl Ledger {
     ) -> Result<(), LedgerError> {
         let known = self.record.fates.newest(kind, history).find(|(known, _)| *known == oid);
         if let Some((_, known)) = known {
-            let reused = known.dropped.is_some_and(|dropped| dropped.lsn < at.0);
-            if !reused {
+            let dropped = known.dropped.is_some_and(|dropped| dropped.lsn < at.0);
+            // A thing is inserted once. One that was seen before was undone, which need not
+            // leave a trace; what the catalog told may be this one.
+            let undone = known.since != Point::ORIGIN && known.since.lsn < at.0;
+            if !dropped && !undone {
                 debug!(configuration = self.name, kind = kind.word(), %oid, "known already");
                 return Ok(());
             }
@@ -107,13 +114,17 @@ impl Ledger {
         };
         let since = Point::new(history.timeline_at(at), at);
         let name = shown(name);
-        let epoch = Epoch { since, fate, reason, name, tablespace: tablespace.0, dropped: None };
+        let tablespace = tablespace.0;
+        let epoch = Epoch { tablespace, ..Epoch::new(since, fate, reason, name) };
         log_decision(&self.name, kind, oid, &epoch);
         self.record.fates.begin(kind, oid, epoch);
         self.commit()
     }
 
     /// `ALTER DATABASE … SET TABLESPACE`: the record copies the database's files.
+    ///
+    /// The move can still be undone, and then nothing in the WAL says so. So one into an
+    /// excluded tablespace is only noted; it counts when the old files are dropped.
     fn moved(
         &mut self,
         to: Place,
@@ -121,44 +132,68 @@ impl Ledger {
         history: &History,
         at: Lsn,
     ) -> Result<(), LedgerError> {
-        let since = Point::new(history.timeline_at(at), at);
         let Some(known) = self.record.fates.at(Kind::Database, to.database, history, at) else {
             return Ok(());
         };
         let (name, fate, reason) = (known.name.clone(), known.fate, known.reason);
-        let target = self.fate(Kind::Tablespace, to.tablespace, history, at);
-        match (fate, target) {
-            (Fate::Included, Some(Fate::Excluded)) => {
-                warn!(
-                    configuration = self.name,
-                    database = name,
-                    oid = %to.database,
-                    tablespace = %to.tablespace,
-                    lsn = %at,
-                    "moved into an excluded tablespace: the database leaves the standbys",
-                );
-                let out = (Fate::Excluded, Reason::MovedOut);
-                self.begin(Kind::Database, to.database, since, out.0, out.1, name);
-                self.commit()
-            }
-            // Excluded by its name: it does not matter where it lies.
-            (Fate::Excluded, Some(Fate::Included)) if reason != Reason::Name => {
-                self.counters.alarms.add(1);
-                error!(
-                    configuration = self.name,
-                    database = name,
-                    oid = %to.database,
-                    from_tablespace = %from.tablespace,
-                    tablespace = %to.tablespace,
-                    lsn = %at,
-                    "moved back from an excluded tablespace, but the standbys do not have its \
-                     files: it stays excluded until they get a new base backup and \
-                     `pgherd relay forget` was run",
-                );
-                Ok(())
-            }
-            _ => Ok(()),
+        let since = Point::new(history.timeline_at(at), at);
+        let told = known.since == since;
+        let gets = self.fate(Kind::Tablespace, to.tablespace, history, at) != Some(Fate::Excluded);
+        let has = self.fate(Kind::Tablespace, from.tablespace, history, at) != Some(Fate::Excluded);
+        // Excluded by its name: it does not matter where it lies.
+        let matters = fate == Fate::Included || reason != Reason::Name;
+        if !has && gets && !told && matters {
+            self.counters.alarms.add(1);
+            error!(
+                configuration = self.name,
+                database = name,
+                oid = %to.database,
+                from_tablespace = %from.tablespace,
+                tablespace = %to.tablespace,
+                lsn = %at,
+                "moved back from an excluded tablespace, but the standbys do not have its \
+                 files: it stays excluded until they get a new base backup and \
+                 `pgherd relay forget` was run",
+            );
+            self.exclude(to.database, since, Reason::MovedOut, name);
+            return self.commit();
         }
+        if fate == Fate::Excluded {
+            return Ok(());
+        }
+        let fate = Fate::of(gets);
+        self.note_move(to.database, Move { lsn: at.0, from: from.tablespace.0, fate }, history)
+    }
+
+    fn note_move(&mut self, oid: Oid, it: Move, history: &History) -> Result<(), LedgerError> {
+        let at = Lsn(it.lsn);
+        let Some(known) = self.record.fates.at_mut(Kind::Database, oid, history, at) else {
+            return Ok(());
+        };
+        let place = known.moves.partition_point(|known| known.lsn < it.lsn);
+        if known.moves.get(place).is_some_and(|known| known.lsn == it.lsn) {
+            return Ok(());
+        }
+        known.moves.insert(place, it);
+        self.commit()
+    }
+
+    /// The files in `tablespaces` are dropped: perhaps the end of a move.
+    fn left(&mut self, oid: Oid, tablespaces: &[Oid], history: &History, at: Lsn) {
+        let Some(known) = self.record.fates.at(Kind::Database, oid, history, at) else { return };
+        if known.fate == Fate::Excluded || !known.leaves(tablespaces, at) {
+            return;
+        }
+        let name = known.name.clone();
+        warn!(
+            configuration = self.name,
+            database = name,
+            %oid,
+            lsn = %at,
+            "moved into an excluded tablespace: the database leaves the standbys",
+        );
+        let since = Point::new(history.timeline_at(at), at);
+        self.exclude(oid, since, Reason::MovedOut, name);
     }
 
     /// `CREATE DATABASE` by copying files, which needs the template on the standby.
@@ -169,11 +204,12 @@ impl Ledger {
         history: &History,
         at: Lsn,
     ) -> Result<(), LedgerError> {
-        let template = self.fate(Kind::Database, from.database, history, at);
+        let table = self.table(history);
+        let wanted = table.place(to, at) == Verdict::Pass;
         let Some(known) = self.record.fates.at(Kind::Database, to.database, history, at) else {
             return Ok(());
         };
-        if known.fate == Fate::Excluded || template != Some(Fate::Excluded) {
+        if !wanted || table.place(from, at) != Verdict::Replace {
             return Ok(());
         }
         self.counters.alarms.add(1);
@@ -188,8 +224,7 @@ impl Ledger {
         );
         let since = Point::new(history.timeline_at(at), at);
         let name = known.name.clone();
-        let reason = Reason::TemplateExcluded;
-        self.begin(Kind::Database, to.database, since, Fate::Excluded, reason, name);
+        self.exclude(to.database, since, Reason::TemplateExcluded, name);
         self.commit()
     }
 
@@ -236,16 +271,8 @@ impl Ledger {
         if changed { self.commit() } else { Ok(()) }
     }
 
-    fn begin(
-        &mut self,
-        kind: Kind,
-        oid: Oid,
-        since: Point,
-        fate: Fate,
-        reason: Reason,
-        name: String,
-    ) {
-        let epoch = Epoch { since, fate, reason, name, tablespace: 0, dropped: None };
-        self.record.fates.begin(kind, oid, epoch);
+    fn exclude(&mut self, database: Oid, since: Point, reason: Reason, name: String) {
+        let epoch = Epoch::new(since, Fate::Excluded, reason, name);
+        self.record.fates.begin(Kind::Database, database, epoch);
     }
 }

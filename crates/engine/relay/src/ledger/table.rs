@@ -121,11 +121,7 @@ mod tests {
             let since = Point::new(Timeline(1), Lsn(lsn));
             let reason = Reason::Name;
             let name = name.into();
-            fates.begin(
-                kind,
-                Oid(oid),
-                Epoch { since, fate, reason, name, tablespace: 0, dropped: None },
-            );
+            fates.begin(kind, Oid(oid), Epoch::new(since, fate, reason, name));
         };
         for (oid, lsn, fate, name) in databases {
             begin(Kind::Database, *oid, *lsn, *fate, name);

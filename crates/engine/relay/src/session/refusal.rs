@@ -99,11 +99,11 @@ pub(super) fn unsupported(command: &Command) -> Report {
 /// Messages of the extended query protocol, which a replication connection does not have.
 pub(super) fn extended_query() -> Report {
     let message = "extended query protocol not supported in a replication connection";
-    Report::error(SqlState::FEATURE_NOT_SUPPORTED, message)
+    Report::error(SqlState::PROTOCOL_VIOLATION, message)
 }
 
 /// A call of a function by its OID.
 pub(super) fn function_call() -> Report {
     let message = "fastpath function calls not supported in a replication connection";
-    Report::error(SqlState::FEATURE_NOT_SUPPORTED, message)
+    Report::error(SqlState::PROTOCOL_VIOLATION, message)
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use pgproto::backend::{Report, Severity, parse_error_response};
+use pgproto::backend::{Report, Severity, parse_error_response, ready_for_query};
 use pgproto::frame::backend;
 use pgproto::history::History;
 use pgproto::replication::{Command, StartPhysical};
@@ -116,8 +116,14 @@ impl Session {
         self.send_upstream(|out| pgproto::frontend::query(&command, out)).await?;
         let message = self.upstream_message().await?;
         if message.tag == backend::COPY_BOTH {
-            self.stop_upstream(0).await?;
-            return Ok(true);
+            // A position ahead of the server, or WAL that is gone, is reported only now.
+            let Some(error) = self.stop_upstream(0).await? else { return Ok(true) };
+            let reason = parse_error_response(error.payload());
+            info!(sqlstate = reason.sqlstate, reason = reason.message, "not started");
+            let mut messages = error.raw;
+            ready_for_query(b'I', &mut messages);
+            self.to_client.send(&messages).await?;
+            return Ok(false);
         }
         self.to_client.send(&message.raw).await?;
         self.until_ready().await?;
@@ -147,6 +153,7 @@ impl Session {
                 let adopted = ledger.adopt(&names, &history, segment_bytes);
                 adopted.map_err(StreamError::from)?;
                 check_names(&ledger, &names, &configuration.name, self.context.config.strict)?;
+                tell_withheld(&ledger, &names, &history, &configuration.name);
             }
             Err(error) if lock(&ledger).has_names() => {
                 let configuration = configuration.name.as_str();
@@ -222,6 +229,18 @@ impl Session {
             .await?
             .map_err(|error| StreamError::Refused { command, message: error.message })?;
         Ok(rows.into_iter().next().ok_or(StreamError::Answer { command })?)
+    }
+}
+
+/// Tells, each time a standby comes, what it does not get although the filter includes it.
+fn tell_withheld(ledger: &Ledger, names: &Names, history: &History, configuration: &str) {
+    for (what, reason) in ledger.withheld(names, history) {
+        warn!(
+            configuration,
+            reason,
+            "the standbys do not have {what}, which the filter includes: to change that, run \
+             `pgherd relay forget {configuration}` and make them anew",
+        );
     }
 }
 

@@ -154,7 +154,8 @@ impl Rewriter {
     /// The first [`Fed::done`] bytes are final: forward them, and present the rest again with
     /// more bytes behind it. Cut anywhere, the same WAL gives the same bytes and events.
     ///
-    /// Cost: about 20 ns for a record that passes, and memory speed for long ones.
+    /// Cost: about 10 ns for a short record that passes, 15 ns for one that is replaced, and
+    /// memory speed for long ones.
     ///
     /// # Errors
     ///
