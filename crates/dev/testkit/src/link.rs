@@ -179,7 +179,8 @@ fn forward(client: TcpStream, server: TcpStream, switches: &Arc<Switches>) -> Re
     }
     let born = switches.cuts.load(Ordering::SeqCst);
     // Dropped by whichever pump ends last: then both sockets are closed.
-    let pair = Arc::new(Pair { client, server, switches: Arc::clone(switches) });
+    let broken = AtomicBool::new(false);
+    let pair = Arc::new(Pair { client, server, broken, switches: Arc::clone(switches) });
     switches.pairs.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&pair));
     for down in [true, false] {
         let pair = Arc::clone(&pair);
@@ -197,12 +198,15 @@ fn forward(client: TcpStream, server: TcpStream, switches: &Arc<Switches>) -> Re
 struct Pair {
     client: TcpStream,
     server: TcpStream,
+    /// One side was reset: the pump of the other direction ends too.
+    broken: AtomicBool,
     switches: Arc<Switches>,
 }
 
 impl Pair {
     /// Makes the close to come a reset.
     fn reset(&self) {
+        self.broken.store(true, Ordering::SeqCst);
         for stream in [&self.client, &self.server] {
             drop(SockRef::from(stream).set_linger(Some(Duration::ZERO)));
         }
@@ -218,7 +222,8 @@ fn pump(pair: &Pair, down: bool, born: usize) -> std::io::Result<()> {
     };
     let mut buffer = vec![0; BUFFER_BYTES];
     loop {
-        if pair.switches.cuts.load(Ordering::SeqCst) != born {
+        let cut = pair.switches.cuts.load(Ordering::SeqCst) != born;
+        if cut || pair.broken.load(Ordering::SeqCst) {
             return Ok(());
         }
         if pair.switches.traffic.load(Ordering::SeqCst) == Traffic::Stall as u8 {

@@ -47,6 +47,26 @@ fn passes_stalls_splits_and_cuts() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A target that resets the connection: the client hears of it at once.
+#[test]
+fn a_reset_goes_through() -> anyhow::Result<()> {
+    let target = std::net::TcpListener::bind(("127.0.0.1", 0))?;
+    let link = Link::to(target.local_addr()?.port())?;
+    let mut client = TcpStream::connect(("127.0.0.1", link.port()))?;
+    client.set_read_timeout(Some(PATIENCE))?;
+    let (server, _) = target.accept()?;
+    // Closed with something unread: that is a reset.
+    client.write_all(b"unread")?;
+    testkit::wait_until("the bytes to arrive", PATIENCE, || {
+        Ok((server.peek(&mut [0; 6])? == 6).then_some(()))
+    })?;
+    drop(server);
+    let began = std::time::Instant::now();
+    assert!(matches!(client.read(&mut [0; 1]), Ok(0) | Err(_)));
+    assert!(began.elapsed() < PATIENCE / 2, "it took {:?}", began.elapsed());
+    Ok(())
+}
+
 #[test]
 fn standby_survives_a_bad_link() -> anyhow::Result<()> {
     let primary = Cluster::builder(testkit::Major::V18).start()?;

@@ -159,9 +159,10 @@ impl Ledger {
             let Some(known) = newest.map(|known| known.clone()) else { continue };
             let (fate, _) = self.judge(&thing, history);
             // Under the name that decided it may be as excluded as before.
-            let first = known.renamed_from.as_ref().map_or(fate, |first| {
-                self.judge(&Thing { name: first.as_bytes(), ..thing }, history).0
-            });
+            let first = match known.renamed_from.as_ref().unwrap_or(&known.name) {
+                unknown if unknown.is_empty() => fate,
+                first => self.judge(&Thing { name: first.as_bytes(), ..thing }, history).0,
+            };
             match (known.fate, fate) {
                 (Fate::Included, Fate::Excluded) => {
                     let reason = Reason::FilterTightened;

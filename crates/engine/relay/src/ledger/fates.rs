@@ -234,6 +234,17 @@ impl Fates {
         })
     }
 
+    /// The names of what was excluded last and may still be there, on any timeline.
+    pub fn excluded(&self) -> impl Iterator<Item = (Kind, &str)> {
+        [Kind::Database, Kind::Tablespace].into_iter().flat_map(|kind| {
+            let last = self.book(kind).values().filter_map(|epochs| epochs.last());
+            // The files of one that was moved out are dropped while it lives on.
+            let there = last.filter(|it| it.dropped.is_none() || it.reason == Reason::MovedOut);
+            let excluded = there.filter(|it| it.fate == Fate::Excluded);
+            excluded.map(move |it| (kind, it.name.as_str()))
+        })
+    }
+
     /// Adds an epoch, in the order of positions.
     pub fn begin(&mut self, kind: Kind, oid: Oid, epoch: Epoch) {
         let epochs = self.book_mut(kind).entry(oid.0).or_default();

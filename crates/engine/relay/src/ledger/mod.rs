@@ -125,6 +125,18 @@ impl Ledger {
         Ok(ledger)
     }
 
+    /// What standbys of configuration `name` do not hold, as far as its state tells; nothing
+    /// when there is no state.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError`] when there is a state that cannot be read.
+    pub fn excluded(state_dir: &Path, name: &str) -> Result<Vec<String>, LedgerError> {
+        let record = store::peek(&store::folder(state_dir, name))?;
+        let fates = record.map(|record| record.fates).unwrap_or_default();
+        Ok(fates.excluded().map(|(kind, name)| format!("{} {name:?}", kind.word())).collect())
+    }
+
     /// Refuses an upstream that is another cluster than the one this ledger is about.
     ///
     /// # Errors
@@ -150,7 +162,8 @@ impl Ledger {
     /// Whether names were ever read for this configuration.
     #[must_use]
     pub fn has_names(&self) -> bool {
-        !self.record.filter.is_empty()
+        // An empty filter has an empty text; the catalogs' own files are noted with any names.
+        !self.record.fates.database_files.is_empty()
     }
 
     /// The fates as a table for judging.

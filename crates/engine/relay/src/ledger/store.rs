@@ -105,21 +105,7 @@ impl Store {
         fs::create_dir_all(folder).map_err(make)?;
         let lock = take_lock(folder)?;
         let fates = Document::new(folder.join("fates"));
-        let record = match fates.load()? {
-            Some(text) => {
-                let record: Record = serde_json::from_str(&text).map_err(|error| {
-                    LedgerError::Format { path: fates.path().to_owned(), reason: error.to_string() }
-                })?;
-                if record.format != FORMAT {
-                    return Err(LedgerError::Format {
-                        path: fates.path().to_owned(),
-                        reason: format!("format {}, this pgherd knows {FORMAT}", record.format),
-                    });
-                }
-                Some(record)
-            }
-            None => None,
-        };
+        let record = read(&fates)?;
         let (journal, lines) = Journal::open(folder.join("segments"))?;
         // Each line is checksummed; one that is sound but strange was written by another
         // version, and looking back replaces it.
@@ -198,6 +184,21 @@ impl Store {
         let last = self.segments.iter().map(|segment| segment.boundary).max();
         last.map_or(Lsn::INVALID, |boundary| Lsn(boundary) + segment_bytes.bytes())
     }
+}
+
+fn read(fates: &Document) -> Result<Option<Record>, LedgerError> {
+    let Some(text) = fates.load()? else { return Ok(None) };
+    let strange = |reason| LedgerError::Format { path: fates.path().to_owned(), reason };
+    let record: Record = serde_json::from_str(&text).map_err(|error| strange(error.to_string()))?;
+    if record.format != FORMAT {
+        return Err(strange(format!("format {}, this pgherd knows {FORMAT}", record.format)));
+    }
+    Ok(Some(record))
+}
+
+/// What is kept for a configuration, without opening it.
+pub(super) fn peek(folder: &Path) -> Result<Option<Record>, LedgerError> {
+    read(&Document::new(folder.join("fates")))
 }
 
 fn take_lock(folder: &Path) -> Result<Lock, LedgerError> {

@@ -121,6 +121,9 @@ impl Session {
                 self.backup_filtered(&backup, &message.raw).await
             }
             Command::StartPhysical(start) if filtered => self.start_filtered(start).await,
+            Command::StartPhysical(_) if let Some(report) = self.filter_is_gone() => {
+                self.answer(&report).await
+            }
             // The text as it came: the server has the last word on what it means.
             _ => {
                 self.to_upstream.queue(&message.raw);

@@ -12,7 +12,7 @@ use wal::{Entry, Layout, Rewriter};
 
 use super::StreamError;
 use super::flow::{Course, Ended, Flow, lock};
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, LedgerError};
 use crate::names::Names;
 use crate::session::{Session, SessionError, pass_up};
 
@@ -56,6 +56,20 @@ impl Session {
             }
         }
         self.stream(course, aligned).await
+    }
+
+    /// Why a client without a filter cannot stream: there was one under this configuration, and
+    /// its standbys do not have what it kept from them.
+    pub(crate) fn filter_is_gone(&self) -> Option<Report> {
+        let name = &self.configuration.as_ref()?.name;
+        let error = match Ledger::excluded(&self.context.config.state_dir, name) {
+            Ok(nothing) if nothing.is_empty() => return None,
+            Ok(loosened) => LedgerError::Loosened { name: name.clone(), loosened },
+            Err(error) => error,
+        };
+        let error = StreamError::from(error);
+        error!(%error, "cannot stream without the filter that there was");
+        Some(Report { severity: Severity::Error, ..error.report() })
     }
 
     async fn stream(&mut self, course: Course, start: StartPhysical) -> Result<(), SessionError> {
