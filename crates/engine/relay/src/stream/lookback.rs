@@ -4,6 +4,7 @@
 //! stopped, the WAL before it is read from a segment further back and thrown away, and the
 //! rewriter that has read it goes on with the stream proper. The client sees nothing of it.
 
+use pgnet::Message;
 use pgproto::backend::parse_error_response;
 use pgproto::copy::{ServerMessage, StandbyStatus};
 use pgproto::frame::{backend, limit, write};
@@ -208,8 +209,11 @@ impl Session {
     }
 
     /// Ends the upstream's stream and reads it to its end, the `remaining` bytes of the
-    /// current message first.
-    pub(super) async fn stop_upstream(&mut self, remaining: usize) -> Result<(), SessionError> {
+    /// current message first. The server's error when it had one beforehand.
+    pub(super) async fn stop_upstream(
+        &mut self,
+        remaining: usize,
+    ) -> Result<Option<Message>, SessionError> {
         self.send_upstream(frontend::copy_done).await?;
         let mut remaining = remaining;
         while remaining > 0 {
@@ -221,8 +225,15 @@ impl Session {
                 return Err(SessionError::UpstreamLeft);
             }
         }
-        while self.upstream_message().await?.tag != backend::READY {}
-        Ok(())
+        let mut error = None;
+        loop {
+            let message = self.upstream_message().await?;
+            match message.tag {
+                backend::ERROR => error = Some(message),
+                backend::READY => return Ok(error),
+                _ => {}
+            }
+        }
     }
 
     /// Answers the upstream for the relay itself; confirms nothing.
