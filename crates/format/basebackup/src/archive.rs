@@ -3,7 +3,7 @@
 use pgtypes::Timeline;
 
 use crate::tar::{BLOCK_BYTES, Block, HeaderError, Member, resize};
-use crate::{Place, Selection, map};
+use crate::{Place, Selection, Undecided, map};
 
 /// Why an archive cannot be filtered.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -49,6 +49,15 @@ pub enum Piece<'a> {
     },
     /// Bytes of the segment that began: they belong in the archive after they were filtered.
     Wal(&'a [u8]),
+}
+
+/// How far an archive got with its input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fed {
+    /// Bytes that were taken; give the others again.
+    pub taken: usize,
+    /// What has to be found out before the next member can be judged.
+    pub undecided: Option<Undecided>,
 }
 
 /// What is done with the content of the current member.
@@ -99,22 +108,35 @@ impl Archive {
         self.map.as_deref()
     }
 
-    /// Takes the next bytes and gives `out` what they become, piece by piece.
+    /// Takes the next bytes and gives `out` what they become, piece by piece; all of them, unless
+    /// a member comes of which `selection` does not know whether it stays.
     ///
     /// # Errors
     ///
     /// [`ArchiveError`], or what `out` returned.
     pub fn feed<E: From<ArchiveError>>(
         &mut self,
-        mut bytes: &[u8],
+        bytes: &[u8],
         selection: &impl Selection,
         mut out: impl FnMut(Piece<'_>) -> Result<(), E>,
-    ) -> Result<(), E> {
-        while !bytes.is_empty() {
-            let taken = if self.content_left > 0 {
-                self.content(bytes, selection, &mut out)?
+    ) -> Result<Fed, E> {
+        let mut taken = 0;
+        loop {
+            // A header that is complete was read before it could be judged.
+            if let Ok(block) = Block::try_from(self.header.as_slice()) {
+                if let Some(undecided) = self.member(block, selection, &mut out)? {
+                    return Ok(Fed { taken, undecided: Some(undecided) });
+                }
+                self.header.clear();
+            }
+            let rest = bytes.get(taken..).unwrap_or_default();
+            if rest.is_empty() {
+                return Ok(Fed { taken, undecided: None });
+            }
+            let part = if self.content_left > 0 {
+                self.content(rest, selection, &mut out)?
             } else if self.padding_left > 0 {
-                let (padding, _) = cut(bytes, self.padding_left);
+                let (padding, _) = cut(rest, self.padding_left);
                 self.padding_left -= padding.len() as u64;
                 out(if matches!(self.content, Content::Drop | Content::Map(..)) {
                     Piece::Drop(padding.len())
@@ -123,19 +145,26 @@ impl Archive {
                 })?;
                 padding.len()
             } else {
-                let (part, _) = cut(bytes, (BLOCK_BYTES - self.header.len()) as u64);
+                let (part, _) = cut(rest, (BLOCK_BYTES - self.header.len()) as u64);
                 self.header.extend_from_slice(part);
-                let taken = part.len();
-                if let Ok(block) = Block::try_from(self.header.as_slice()) {
-                    self.header.clear();
-                    self.member(block, selection, &mut out)?;
-                }
-                taken
+                part.len()
             };
-            self.at += taken as u64;
-            bytes = bytes.get(taken..).unwrap_or_default();
+            self.at += part as u64;
+            taken += part;
         }
-        Ok(())
+    }
+
+    /// Whether the next `bytes` stay or go as a whole, inside the content of one member: then
+    /// they count as taken, and need not be fed. `None` when they have to be looked into.
+    pub fn take_whole(&mut self, bytes: usize) -> Option<bool> {
+        let stays = match self.content {
+            Content::Keep => true,
+            Content::Drop => false,
+            Content::Map(..) | Content::Wal => return None,
+        };
+        self.content_left = self.content_left.checked_sub(bytes as u64)?;
+        self.at += bytes as u64;
+        Some(stays)
     }
 
     /// Ends the archive.
@@ -151,20 +180,28 @@ impl Archive {
         }
     }
 
+    /// Begins a member, unless it cannot be judged yet.
     fn member<E: From<ArchiveError>>(
         &mut self,
         block: Block,
         selection: &impl Selection,
         out: &mut impl FnMut(Piece<'_>) -> Result<(), E>,
-    ) -> Result<(), E> {
-        let at = self.at;
+    ) -> Result<Option<Undecided>, E> {
+        let at = self.at.saturating_sub(BLOCK_BYTES as u64);
         let member = Member::parse(&block).map_err(|source| ArchiveError::Header { at, source })?;
         // The end of the archive: blocks of zeros.
-        let Some(member) = member else { return out(Piece::Keep(&block)) };
+        let Some(member) = member else {
+            out(Piece::Keep(&block))?;
+            return Ok(None);
+        };
+        let keeps = match self.place.keeps(&member.name, selection) {
+            Ok(keeps) => keeps,
+            Err(undecided) => return Ok(Some(undecided)),
+        };
         self.content_left = member.size;
         self.padding_left = member.padded() - member.size;
         let segment = segment_of(&member).filter(|_| self.place == Place::Data);
-        if !self.place.keeps(&member.name, selection) {
+        if !keeps {
             self.content = Content::Drop;
             out(Piece::Drop(block.len()))?;
         } else if self.place == Place::Data && member.name == b"tablespace_map" {
@@ -183,7 +220,7 @@ impl Archive {
             }
         }
         self.name = member.name;
-        Ok(())
+        Ok(None)
     }
 
     fn content<E: From<ArchiveError>>(
@@ -245,6 +282,7 @@ fn segment_of(member: &Member) -> Option<Piece<'static>> {
 
 #[cfg(test)]
 mod tests {
+    use pgtypes::Oid;
     use proptest::prelude::*;
 
     use super::*;
@@ -276,7 +314,8 @@ mod tests {
                 }
                 Ok::<_, ArchiveError>(())
             };
-            follower.feed(piece, &Without(5, 77), out).unwrap();
+            let fed = follower.feed(piece, &Without(5, 77), out).unwrap();
+            assert_eq!(fed, Fed { taken: piece.len(), undecided: None });
         }
         follower.finish().unwrap();
         (kept, wal, dropped)
@@ -298,6 +337,19 @@ mod tests {
         bytes
     }
 
+    /// As [`Without`] 5 and 77, once it was asked.
+    struct Asked<'a>(&'a std::cell::RefCell<Vec<(Oid, Oid)>>);
+
+    impl Selection for Asked<'_> {
+        fn holds(&self, tablespace: Oid, database: Oid) -> Option<bool> {
+            if (tablespace, database) == (Oid(78), Oid::INVALID) {
+                return Some(true);
+            }
+            let known = self.0.borrow().contains(&(tablespace, database));
+            known.then(|| Without(5, 77).holds(tablespace, database)).flatten()
+        }
+    }
+
     proptest! {
         #[test]
         fn members_go_and_the_rest_stays_however_it_is_cut(step in 1_usize..20_000) {
@@ -308,9 +360,40 @@ mod tests {
         }
 
         #[test]
+        fn waits_where_it_has_to_be_told_and_goes_on_there(step in 1_usize..20_000) {
+            let known = std::cell::RefCell::new(Vec::new());
+            let mut follower = Archive::new(Place::Data);
+            let mut kept = Vec::new();
+            for mut piece in archive(true).chunks(step) {
+                if let Some(stays) = follower.take_whole(piece.len()) {
+                    kept.extend_from_slice(if stays { piece } else { &[] });
+                    continue;
+                }
+                loop {
+                    let fed = follower.feed(piece, &Asked(&known), |piece| {
+                        if let Piece::Keep(bytes) | Piece::Wal(bytes) = piece {
+                            kept.extend_from_slice(bytes);
+                        }
+                        Ok::<_, ArchiveError>(())
+                    });
+                    let fed = fed.unwrap();
+                    piece = &piece[fed.taken..];
+                    let Some(Undecided { tablespace, database }) = fed.undecided else { break };
+                    known.borrow_mut().push((tablespace, database));
+                }
+                prop_assert!(piece.is_empty());
+            }
+            follower.finish().unwrap();
+            let met: Vec<_> = known.into_inner().iter().map(|(one, two)| (one.0, two.0)).collect();
+            // The map asks for nothing: the tablespaces are known before the archives.
+            prop_assert_eq!(met, [(1663, 5), (77, 0), (1663, 1)]);
+            prop_assert_eq!(kept.len(), archive(false).len());
+        }
+
+        #[test]
         fn any_bytes_are_an_error_or_an_archive(bytes in proptest::collection::vec(any::<u8>(), 0..3000)) {
             let mut follower = Archive::new(Place::Data);
-            let fed: Result<(), ArchiveError> = follower.feed(&bytes, &Without(5, 77), |_| Ok(()));
+            let fed: Result<Fed, ArchiveError> = follower.feed(&bytes, &Without(5, 77), |_| Ok(()));
             if bytes.len() >= BLOCK_BYTES && bytes.iter().any(|byte| *byte != 0) {
                 prop_assert!(fed.is_err() || follower.finish().is_err() || bytes[..BLOCK_BYTES].iter().all(|byte| *byte == 0));
             }

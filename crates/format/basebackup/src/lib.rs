@@ -21,6 +21,6 @@ pub mod map;
 mod selection;
 mod tar;
 
-pub use archive::{Archive, ArchiveError, Piece};
+pub use archive::{Archive, ArchiveError, Fed, Piece};
 pub use manifest::{Manifest, ManifestError};
-pub use selection::{Place, Selection};
+pub use selection::{Place, Selection, Undecided};

@@ -176,7 +176,8 @@ impl Manifest {
             }
             (None, None) => return Err(bad("no path".into())),
         };
-        if !Place::Data.keeps(&path, selection) {
+        // A folder that was never met in an archive is not in the backup.
+        if Place::Data.keeps(&path, selection) != Ok(true) {
             return Ok(());
         }
         let changed = match &self.map {

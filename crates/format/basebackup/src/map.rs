@@ -17,7 +17,8 @@ pub fn filter(map: &[u8], selection: &impl Selection) -> Vec<u8> {
     for line in lines(map) {
         let digits = line.split(|byte| *byte == b' ').next().unwrap_or_default();
         let oid = str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok()).map(Oid);
-        if oid.is_none_or(|oid| selection.holds(oid, Oid::INVALID)) {
+        // What nobody knows is not in the backup either.
+        if oid.is_none_or(|oid| selection.holds(oid, Oid::INVALID) == Some(true)) {
             kept.extend_from_slice(line);
         }
     }

@@ -5,8 +5,17 @@ use pgtypes::Oid;
 /// Says what a backup holds.
 pub trait Selection {
     /// Whether files of `database` in `tablespace` belong in the backup; [`Oid::INVALID`] as
-    /// the database asks about the tablespace as a whole.
-    fn holds(&self, tablespace: Oid, database: Oid) -> bool;
+    /// the database asks about the tablespace as a whole. `None` when that has to be found out.
+    fn holds(&self, tablespace: Oid, database: Oid) -> Option<bool>;
+}
+
+/// A folder of which a [`Selection`] does not know yet whether it belongs in the backup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Undecided {
+    /// The tablespace.
+    pub tablespace: Oid,
+    /// The database; [`Oid::INVALID`] for the tablespace as a whole.
+    pub database: Oid,
 }
 
 /// Where the names in an archive begin.
@@ -23,20 +32,24 @@ impl Place {
     ///
     /// Only the folders of databases and tablespaces are judged; everything else is the
     /// cluster's. Names are as in the archive: `base/5/1259`, `PG_15_202209061/5/1259`.
-    pub fn keeps(self, name: &[u8], selection: &impl Selection) -> bool {
+    ///
+    /// # Errors
+    ///
+    /// [`Undecided`]: the selection has to learn of that folder first.
+    pub fn keeps(self, name: &[u8], selection: &impl Selection) -> Result<bool, Undecided> {
         let mut parts = name.split(|byte| *byte == b'/').filter(|part| !part.is_empty());
         match self {
             Self::Tablespace(oid) => keeps_in_tablespace(oid, parts, selection),
             Self::Data => match parts.next() {
                 Some(b"base") => {
                     let database = parts.next().and_then(oid_of);
-                    database.is_none_or(|oid| selection.holds(Oid::PG_DEFAULT, oid))
+                    database.map_or(Ok(true), |oid| ask(Oid::PG_DEFAULT, oid, selection))
                 }
                 Some(b"pg_tblspc") => {
                     let tablespace = parts.next().and_then(oid_of);
-                    tablespace.is_none_or(|oid| keeps_in_tablespace(oid, parts, selection))
+                    tablespace.map_or(Ok(true), |oid| keeps_in_tablespace(oid, parts, selection))
                 }
-                _ => true,
+                _ => Ok(true),
             },
         }
     }
@@ -47,10 +60,14 @@ fn keeps_in_tablespace<'a>(
     tablespace: Oid,
     mut parts: impl Iterator<Item = &'a [u8]>,
     selection: &impl Selection,
-) -> bool {
+) -> Result<bool, Undecided> {
     parts.next();
     let database = parts.next().and_then(oid_of).unwrap_or(Oid::INVALID);
-    selection.holds(tablespace, database)
+    ask(tablespace, database, selection)
+}
+
+fn ask(tablespace: Oid, database: Oid, selection: &impl Selection) -> Result<bool, Undecided> {
+    selection.holds(tablespace, database).ok_or(Undecided { tablespace, database })
 }
 
 fn oid_of(part: &[u8]) -> Option<Oid> {
@@ -67,8 +84,8 @@ pub(crate) mod tests {
     pub(crate) struct Without(pub(crate) u32, pub(crate) u32);
 
     impl Selection for Without {
-        fn holds(&self, tablespace: Oid, database: Oid) -> bool {
-            database != Oid(self.0) && tablespace != Oid(self.1)
+        fn holds(&self, tablespace: Oid, database: Oid) -> Option<bool> {
+            Some(database != Oid(self.0) && tablespace != Oid(self.1))
         }
     }
 
@@ -95,12 +112,13 @@ pub(crate) mod tests {
             ("5", true),
             ("", true),
         ] {
-            assert_eq!(Place::Data.keeps(name.as_bytes(), &without), kept, "{name}");
+            assert_eq!(Place::Data.keeps(name.as_bytes(), &without), Ok(kept), "{name}");
         }
         let place = Place::Tablespace(Oid(78));
-        assert!(place.keeps(b"PG_15_202209061", &without));
-        assert!(!place.keeps(b"PG_15_202209061/5/1259", &without));
-        assert!(place.keeps(b"PG_15_202209061/6/5", &without));
-        assert!(!Place::Tablespace(Oid(77)).keeps(b"PG_15_202209061/6/5", &without));
+        assert_eq!(place.keeps(b"PG_15_202209061", &without), Ok(true));
+        assert_eq!(place.keeps(b"PG_15_202209061/5/1259", &without), Ok(false));
+        assert_eq!(place.keeps(b"PG_15_202209061/6/5", &without), Ok(true));
+        let left_out = Place::Tablespace(Oid(77));
+        assert_eq!(left_out.keeps(b"PG_15_202209061/6/5", &without), Ok(false));
     }
 }

@@ -7,7 +7,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use basebackup::{Archive, Manifest, Piece, Place};
+use basebackup::{Archive, Manifest, Piece, Place, Selection as _, Undecided};
 use pgnet::{Inbound, Message};
 use pgproto::backend::data_row;
 use pgproto::frame::{Header, backend, limit};
@@ -15,6 +15,7 @@ use pgtypes::{Major, Oid};
 use tracing::info;
 
 use super::BackupError;
+use super::holdings::Holdings;
 use super::wal_files::WalFiles;
 use crate::session::{Outbound, STREAM_BUFFER_BYTES, SessionError};
 use crate::stream::Course;
@@ -34,6 +35,7 @@ enum Copying {
 /// An answer on its way.
 pub(super) struct Answer {
     wal: WalFiles,
+    holdings: Holdings,
     in_one_copy: bool,
     sizes: HashMap<Oid, u64>,
     /// Result sets that are complete.
@@ -65,6 +67,7 @@ impl Answer {
     ) -> Self {
         Self {
             wal: WalFiles::new(course, major),
+            holdings: Holdings::default(),
             in_one_copy,
             sizes,
             results: 0,
@@ -115,12 +118,13 @@ impl Answer {
 
     async fn message(&mut self, message: &Message) -> Result<(), SessionError> {
         match message.tag {
-            backend::DATA_ROW if self.results == 1 => self.tablespace(message)?,
+            backend::DATA_ROW if self.results == 1 => self.tablespace(message).await?,
             backend::COMMAND_COMPLETE => {
                 self.results += 1;
                 self.pass(message);
             }
             backend::COPY_OUT => self.begin_copy(message),
+            backend::COPY_DATA if self.passes_whole(message) => {}
             backend::COPY_DATA if self.in_one_copy => self.one_copy_data(message).await?,
             backend::COPY_DATA => {
                 self.data(message.payload()).await?;
@@ -139,13 +143,35 @@ impl Answer {
         Ok(())
     }
 
+    /// Most messages lie inside of a file: they go on, or not, as they are.
+    fn passes_whole(&mut self, message: &Message) -> bool {
+        let data = match message.payload().split_first() {
+            Some((b'd', data)) if self.in_one_copy => data,
+            Some(_) if !self.in_one_copy => message.payload(),
+            _ => return false,
+        };
+        let Copying::Archive(archive) = &mut self.copying else { return false };
+        if !self.body.is_empty() {
+            return false;
+        }
+        match archive.take_whole(data.len()) {
+            Some(true) => {
+                self.kept_bytes += data.len() as u64;
+                self.pass(message);
+            }
+            Some(false) => self.dropped_bytes += data.len() as u64,
+            None => return false,
+        }
+        true
+    }
+
     fn pass(&mut self, message: &Message) {
         self.out.extend_from_slice(&message.raw);
     }
 
     /// A row of the list of tablespaces: OID, path and size in kilobytes; the data directory
     /// has neither OID nor path.
-    fn tablespace(&mut self, message: &Message) -> Result<(), SessionError> {
+    async fn tablespace(&mut self, message: &Message) -> Result<(), SessionError> {
         let row = data_row(message.payload())
             .map_err(|_malformed| BackupError::Answer("a row of the tablespaces"))?;
         let [oid, path, size, ..] = row.as_slice() else {
@@ -161,8 +187,12 @@ impl Answer {
             Some(None) => return Err(BackupError::Answer("the OID of a tablespace").into()),
         };
         self.archives.push(place);
-        if !self.holds(place) {
-            return Ok(());
+        if let Place::Tablespace(tablespace) = place {
+            let folder = Undecided { tablespace, database: Oid::INVALID };
+            let decided = self.holdings.decide(folder, self.wal.flow()).await;
+            if !decided.map_err(SessionError::from)? {
+                return Ok(());
+            }
         }
         let left_out = self.sizes.get(&home).copied().unwrap_or(0) / 1024;
         let size = number(size).map(|size| size.saturating_sub(left_out).to_string());
@@ -181,7 +211,8 @@ impl Answer {
     fn holds(&self, place: Place) -> bool {
         match place {
             Place::Data => true,
-            Place::Tablespace(_) => place.keeps(b"", self.wal.table()),
+            // All of them came in the list before the archives.
+            Place::Tablespace(oid) => self.holdings.holds(oid, Oid::INVALID) == Some(true),
         }
     }
 
@@ -241,37 +272,43 @@ impl Answer {
     }
 
     /// Bytes of the archive or the manifest that is being copied.
-    async fn data(&mut self, bytes: &[u8]) -> Result<(), SessionError> {
-        let Self { copying, wal, body, cuts, dropped_bytes, .. } = self;
-        match copying {
-            Copying::Nothing => {
-                return Err(BackupError::Answer("data before an archive").into());
-            }
-            Copying::LeftOut => *dropped_bytes += bytes.len() as u64,
-            Copying::Manifest(manifest) => {
-                manifest.feed(bytes, wal.table(), body).map_err(BackupError::from)?;
-            }
-            Copying::Archive(archive) => {
-                let table = wal.table().clone();
-                archive.feed(bytes, &table, |piece| -> Result<(), BackupError> {
-                    match piece {
-                        Piece::Keep(bytes) => body.extend_from_slice(bytes),
-                        Piece::Drop(bytes) => *dropped_bytes += bytes as u64,
-                        Piece::Segment { timeline, high, low } => wal.segment(timeline, high, low),
-                        Piece::Wal(bytes) => {
-                            wal.note(body.len(), bytes.len());
-                            body.extend_from_slice(bytes);
-                        }
+    async fn data(&mut self, mut bytes: &[u8]) -> Result<(), SessionError> {
+        loop {
+            let Self { copying, wal, holdings, body, cuts, dropped_bytes, .. } = self;
+            let archive = match copying {
+                Copying::Nothing => {
+                    return Err(BackupError::Answer("data before an archive").into());
+                }
+                Copying::LeftOut => {
+                    *dropped_bytes += bytes.len() as u64;
+                    return Ok(());
+                }
+                Copying::Manifest(manifest) => {
+                    manifest.feed(bytes, holdings, body).map_err(BackupError::from)?;
+                    return Ok(());
+                }
+                Copying::Archive(archive) => archive,
+            };
+            let fed = archive.feed(bytes, holdings, |piece| -> Result<(), BackupError> {
+                match piece {
+                    Piece::Keep(bytes) => body.extend_from_slice(bytes),
+                    Piece::Drop(bytes) => *dropped_bytes += bytes as u64,
+                    Piece::Segment { timeline, high, low } => wal.segment(timeline, high, low),
+                    Piece::Wal(bytes) => {
+                        wal.note(body.len(), bytes.len());
+                        body.extend_from_slice(bytes);
                     }
-                    if cuts.back().copied().unwrap_or(0) < body.len() {
-                        cuts.push_back(body.len());
-                    }
-                    Ok(())
-                })?;
-                wal.filter(body).await?;
-            }
+                }
+                if cuts.back().copied().unwrap_or(0) < body.len() {
+                    cuts.push_back(body.len());
+                }
+                Ok(())
+            })?;
+            wal.filter(body).await?;
+            let Some(folder) = fed.undecided else { return Ok(()) };
+            holdings.decide(folder, wal.flow()).await?;
+            bytes = bytes.get(fed.taken..).unwrap_or_default();
         }
-        Ok(())
     }
 
     /// Ends what was being copied.

@@ -5,21 +5,21 @@
 //! the backup goes through the same rewriter as a stream, with the same fates.
 //!
 //! [`options`] says which backups can be filtered, [`answer`] follows the messages of an
-//! answer, [`wal_files`] filters segments that lie in an archive.
+//! answer, [`holdings`] what was decided for which folder, [`wal_files`] filters segments that
+//! lie in an archive.
 
 mod answer;
+mod holdings;
 mod options;
 mod sizes;
 mod wal_files;
 
-use basebackup::{ArchiveError, ManifestError, Selection};
+use basebackup::{ArchiveError, ManifestError};
 use pgproto::backend::{Report, Severity};
 use pgproto::replication::BaseBackup;
-use pgtypes::{Lsn, Major, Oid};
+use pgtypes::Major;
 use tracing::{error, info};
-use wal::{Judge as _, Place, Verdict};
 
-use crate::ledger::Table;
 use crate::session::{Session, SessionError, pass_up};
 use crate::stream::StreamError;
 use answer::Answer;
@@ -37,14 +37,6 @@ pub(crate) enum BackupError {
     /// A message of the answer is malformed, or out of order.
     #[error("the upstream's answer to BASE_BACKUP cannot be understood: {0}")]
     Answer(&'static str),
-}
-
-impl Selection for Table {
-    /// In doubt a folder stays: it may belong to a database that is being created, and what
-    /// its name is the stream will tell.
-    fn holds(&self, tablespace: Oid, database: Oid) -> bool {
-        self.place(Place { tablespace, database }, Lsn(u64::MAX)) != Verdict::Replace
-    }
 }
 
 impl Session {

@@ -9,9 +9,8 @@ use std::ops::Range;
 
 use pgtypes::{Lsn, Major, Timeline};
 use tracing::{debug, warn};
-use wal::{Entry, Event, Layout, Outcome, Rewriter};
+use wal::{Entry, Event, Layout, Outcome, Rewriter, Span, SpanFate};
 
-use crate::ledger::Table;
 use crate::session::SessionError;
 use crate::stream::{Course, Flow, lock};
 
@@ -45,8 +44,9 @@ impl WalFiles {
         }
     }
 
-    pub(super) fn table(&self) -> &Table {
-        &self.flow.table
+    /// What the fates are taken from.
+    pub(super) fn flow(&mut self) -> &mut Flow {
+        &mut self.flow
     }
 
     pub(super) fn configuration(&self) -> &str {
@@ -146,9 +146,18 @@ impl WalFiles {
             done += fed.done;
             match fed.outcome {
                 Outcome::Drained => return Ok(done),
-                // The backup starts behind that record: nobody will read it.
-                Outcome::Event(Event::NeedsLookBack { at, .. }) => {
-                    self.flow.rewriter = Rewriter::new(self.layout, at, Entry::Raw);
+                // The backup starts behind that record, so nobody will read it; but whose it is
+                // nobody knows, and so its bytes go.
+                Outcome::Event(Event::NeedsLookBack { at, rem_len }) => {
+                    let entry = Entry::Span(Span {
+                        boundary: at,
+                        record: Lsn::INVALID,
+                        total_bytes: rem_len,
+                        remaining_bytes: rem_len,
+                        fate: SpanFate::Replaced,
+                        prefix: Vec::new(),
+                    });
+                    self.flow.rewriter = Rewriter::new(self.layout, at, entry);
                 }
                 // The journal is for streams.
                 Outcome::Event(Event::Boundary(_)) => {}

@@ -30,14 +30,14 @@ pub struct Tablespace {
     pub name: Vec<u8>,
 }
 
-/// How large a database is.
+/// How large a database is, in one tablespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size {
     /// Its OID.
     pub database: Oid,
-    /// Its default tablespace.
+    /// Where these files are.
     pub tablespace: Oid,
-    /// All of its files, in bytes.
+    /// Their sizes together, in bytes.
     pub bytes: u64,
 }
 

@@ -74,8 +74,28 @@ const TABLESPACES: &str = "select oid, convert_to(spcname::text, getdatabaseenco
                            from pg_catalog.pg_tablespace";
 const FILES: &str = "select pg_catalog.pg_relation_filenode('pg_catalog.pg_database'), \
                      pg_catalog.pg_relation_filenode('pg_catalog.pg_tablespace')";
-const SIZES: &str = "select oid, dattablespace, pg_catalog.pg_database_size(oid) \
-                     from pg_catalog.pg_database";
+/// Looks into the folders themselves, which only a superuser may: nothing else tells how much
+/// of a database lies in which tablespace. `TABLESPACE_VERSION_DIRECTORY` is in the path.
+const SIZES: &str = "with version as (select 'PG_' || current_setting('server_version_num')::int \
+         / 10000 || '_' || catalog_version_no as folder from pg_catalog.pg_control_system()), \
+     folders as (select t.oid as tablespace, d as database, case when t.oid = 1663 then 'base/' || d \
+         else 'pg_tblspc/' || t.oid || '/' || folder || '/' || d end as path from version, \
+         pg_catalog.pg_tablespace t, pg_catalog.pg_tablespace_databases(t.oid) d \
+         where t.oid <> 1664) \
+     select database, tablespace, coalesce(sum(file.size), 0)::bigint from folders, \
+         pg_catalog.pg_ls_dir(path, true, false) name, \
+         pg_catalog.pg_stat_file(path || '/' || name, true) file group by 1, 2";
+/// What others may know: all of a database, as if it lay in its own tablespace.
+const SIZES_ROUGH: &str = "select oid, dattablespace, pg_catalog.pg_database_size(oid) \
+                           from pg_catalog.pg_database";
+/// Whether a database or tablespace that no catalog knows may yet appear there. On a primary,
+/// whoever makes one has locked the catalog until the end. A standby only tells that the folder
+/// is there.
+const BEING_MADE: &str = "select case when pg_catalog.pg_is_in_recovery() \
+     then $2::oid = 0 or exists (select from pg_catalog.pg_tablespace_databases($1::oid) d \
+         where d = $2::oid) \
+     else exists (select from pg_catalog.pg_locks where locktype = 'relation' and database = 0 \
+         and relation in (1213, 1262) and mode = 'RowExclusiveLock' and granted) end";
 /// A transaction's number in the WAL has 32 bits; the snapshot supplies the upper half that
 /// brings it nearest to the newest number. One behind the newest is running too: a standby
 /// has not replayed that far. Works on standbys, and from 12 to 18.
@@ -122,17 +142,26 @@ impl Catalog {
     ///
     /// As [`Self::read`]; also when the user may not connect to one of them.
     pub async fn sizes(&self) -> Result<Vec<Size>, NamesError> {
+        let exact = self.ask(async |client: &Client| client.query(SIZES, &[]).await).await;
+        let rows = match exact {
+            Ok(rows) => rows,
+            Err(_not_allowed) => {
+                self.ask(async |client: &Client| client.query(SIZES_ROUGH, &[]).await).await?
+            }
+        };
+        Ok(rows.iter().filter_map(size_of).collect())
+    }
+
+    /// Whether what lies in `place`, and has no name, may be given one by a transaction that
+    /// has not ended.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::read`].
+    pub async fn is_being_made(&self, place: wal::Place) -> Result<bool, NamesError> {
         self.ask(async |client: &Client| {
-            let rows = client.query(SIZES, &[]).await?;
-            let size = |row: &tokio_postgres::Row| {
-                let bytes: i64 = row.try_get(2)?;
-                Ok(Size {
-                    database: Oid(row.try_get(0)?),
-                    tablespace: Oid(row.try_get(1)?),
-                    bytes: u64::try_from(bytes).unwrap_or(0),
-                })
-            };
-            rows.iter().map(size).collect()
+            let (tablespace, database) = (&place.tablespace.0, &place.database.0);
+            client.query_one(BEING_MADE, &[tablespace, database]).await?.try_get(0)
         })
         .await
     }
@@ -202,6 +231,16 @@ impl Catalog {
         }
         Ok(login)
     }
+}
+
+fn size_of(row: &tokio_postgres::Row) -> Option<Size> {
+    // Databases that were dropped meanwhile have no size.
+    let bytes: Option<i64> = row.try_get(2).ok()?;
+    Some(Size {
+        database: Oid(row.try_get(0).ok()?),
+        tablespace: Oid(row.try_get(1).ok()?),
+        bytes: u64::try_from(bytes?).unwrap_or(0),
+    })
 }
 
 /// The two types of connection that the driver gives.
