@@ -21,6 +21,7 @@ pub mod ledger;
 pub mod names;
 mod service;
 mod session;
+mod slots;
 mod stream;
 
 pub use ledger::forget;

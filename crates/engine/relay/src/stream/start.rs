@@ -197,7 +197,7 @@ impl Session {
     }
 
     /// The upstream's system identifier and its newest timeline.
-    async fn identify(&mut self) -> Result<(String, Timeline), SessionError> {
+    pub(crate) async fn identify(&mut self) -> Result<(String, Timeline), SessionError> {
         const COMMAND: &str = "IDENTIFY_SYSTEM";
         let row = self.ask_for_row(COMMAND).await?;
         let text = |column: usize| {
