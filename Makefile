@@ -23,7 +23,8 @@ build: ## Build the optimised binary, target/release/pgherd
 demo: ## Show the relay at work on throwaway servers; KEEP=1 leaves them running
 	dev/provision/server >/dev/null
 	cargo build --release --locked -p pgherd -p demo
-	cargo run --release --locked -p demo -- $(if $(KEEP),--keep)
+	@# `cargo run -p demo` would build some crates again, with fewer features.
+	$(or $(CARGO_TARGET_DIR),target)/release/demo $(if $(KEEP),--keep)
 
 .PHONY: provision
 provision: ## Fetch what the tests need: PostgreSQL 12 to 18, client programs, cargo-nextest
@@ -45,18 +46,24 @@ lint: ## Check format, clippy, dependencies, layers, file sizes and documentatio
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --locked --quiet
 
 .PHONY: bench
-bench: ## Run the benchmarks; docs/benchmarks.md says what they measure
-	cargo bench --workspace --locked
+bench: provision ## Run the benchmarks (BENCH="--quick --only commit"); see docs/benchmarks.md
+	cargo run --release --locked -p bench -- $(BENCH)
+
+.PHONY: test-big
+test-big: provision ## Compare more than 1 GB of filtered WAL with pg_waldump; takes some minutes
+	cargo nextest run --locked --release --profile long -p pgherd --test waldump \
+	    --run-ignored only -E 'test(/big::/)' --no-capture
 
 .PHONY: soak
-soak: provision ## Run the relay under random faults for MINUTES=10, then compare everything
-	PGHERD_SOAK_MINUTES=$(MINUTES) cargo nextest run --workspace --locked --release --profile long \
-	    --run-ignored ignored-only --no-tests pass -E 'test(/soak/)' --no-capture
+soak: provision ## Run the relay under random faults for MINUTES=10, then compare everything; SEED=n
+	cargo build --locked --release -p pgherd -p soak
+	cargo run --locked --release -q -p soak -- --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 .PHONY: fuzz
-fuzz: ## Feed random bytes to every parser for SECS=60 each
-	PGHERD_FUZZ_SECS=$(SECS) cargo nextest run --workspace --locked --release --profile long \
-	    --no-tests pass -E 'test(/fuzz/)'
+fuzz: ## Feed spoiled bytes to every parser for SECS=60 each
+	PGHERD_FUZZ_SECS=$(SECS) cargo nextest run --locked --release --profile long -p wal -p pgproto \
+	    -E 'binary(mutations) | binary(/^fuzz_/)'
+	fuzz/run.sh wal_stream -max_total_time=$(SECS)
 
 .PHONY: clean-cache
 clean-cache: ## Remove the fetched servers and tools, and what killed tests left behind

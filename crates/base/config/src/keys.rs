@@ -29,7 +29,8 @@ pub(crate) const RELAY: [Key; 8] = [
 /// `upstream`.
 pub(crate) const UPSTREAM: [Key; 3] = [key("host"), key("port"), key("catalog")];
 /// `upstream.catalog`.
-pub(crate) const CATALOG: [Key; 3] = [key("user"), key("database"), key("passfile")];
+pub(crate) const CATALOG: [Key; 5] =
+    [key("host"), key("port"), key("user"), key("database"), key("passfile")];
 /// `limits`.
 pub(crate) const LIMITS: [Key; 3] =
     [key("max_connections"), key("startup_timeout"), key("peer_timeout")];

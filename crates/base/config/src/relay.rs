@@ -94,6 +94,10 @@ impl fmt::Display for Host {
 /// The connection that reads the names of databases and tablespaces.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Catalog {
+    /// Which server. `None`: the upstream; another one is needed where that is a relay.
+    pub host: Option<Host>,
+    /// Its port. `None`: the upstream's.
+    pub port: Option<u16>,
     /// Who logs in. `None`: the user of the client that needs the names.
     pub user: Option<String>,
     /// Which database; `postgres` unless the file says another.

@@ -66,15 +66,19 @@ fn catalog_of(
     environment: &Environment,
     problems: &mut Problems<'_>,
 ) -> Option<Catalog> {
-    let [user, database, passfile] = node
+    let [host, catalog_port, user, database, passfile] = node
         .filter(|node| !node.is_null())
-        .map_or([None; 3], |node| section(node, &keys::CATALOG, problems));
+        .map_or([None; 5], |node| section(node, &keys::CATALOG, problems));
     // Each is read before the first `?`, so that a bad one does not hide the next.
+    let host = host.map(|entry| host_of(entry.value, problems));
+    let port = catalog_port.map(|entry| port(entry.value, problems));
     let user = user.map(|entry| text(entry.value, "the user", problems));
     let database =
         database.map_or(Some(DATABASE), |entry| text(entry.value, "the database", problems));
     let passfile = passfile.map(|entry| path(entry.value, "passfile", environment, problems));
     Some(Catalog {
+        host: host.map_or(Some(None), |host| host.map(Some))?,
+        port: port.map_or(Some(None), |port| port.map(Some))?,
         user: user.map_or(Some(None), |user| user.map(|user| Some(user.to_owned())))?,
         database: database?.to_owned(),
         passfile: passfile.map_or(Some(None), |passfile| passfile.map(Some))?,

@@ -100,7 +100,8 @@ listen: ["127.0.0.1:5433", "[::1]:5434", "unix:/run/pgherd", "unix:/run/other:60
 upstream:
   host: /run/postgresql
   port: 5432
-  catalog: {user: postgres, database: names, passfile: /etc/pgherd/pgpass}
+  catalog: {host: names.example, port: 5434, user: postgres, database: names,
+    passfile: /etc/pgherd/pgpass}
 state_dir: /var/lib/pgherd
 strict: true
 log_format: json
@@ -138,6 +139,8 @@ fn every_setting_is_read() {
         Some(Path::new("/run/pgherd/.s.PGSQL.5433"))
     );
     assert_eq!(relay.upstream.host, Host::Unix("/run/postgresql".into()));
+    assert_eq!(relay.upstream.catalog.host, Some(Host::Name("names.example".into())));
+    assert_eq!(relay.upstream.catalog.port, Some(5434));
     assert_eq!(relay.upstream.catalog.user.as_deref(), Some("postgres"));
     assert_eq!(relay.upstream.catalog.database, "names");
     assert_eq!(relay.upstream.catalog.passfile, Some("/etc/pgherd/pgpass".into()));
@@ -165,6 +168,8 @@ fn what_is_left_out_has_its_default() {
         ("localhost", 5432)
     );
     assert_eq!(relay.upstream.catalog.database, "postgres");
+    assert_eq!(relay.upstream.catalog.host, None);
+    assert_eq!(relay.upstream.catalog.port, None);
     assert_eq!(relay.upstream.catalog.user, None);
     assert_eq!(relay.upstream.catalog.passfile, None);
     assert!(!relay.strict);

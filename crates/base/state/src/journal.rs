@@ -15,6 +15,8 @@ use crate::{Error, io, seal, unseal};
 pub struct Journal {
     path: PathBuf,
     file: File,
+    /// Length of the lines that were written whole.
+    sound_bytes: u64,
 }
 
 impl Journal {
@@ -42,21 +44,29 @@ impl Journal {
         }
         let file = OpenOptions::new().create(true).append(true).open(&path);
         let file = file.map_err(io("open", &path))?;
-        if sound_bytes < bytes.len() {
-            let sound_bytes = u64::try_from(sound_bytes).unwrap_or(0);
+        let torn = sound_bytes < bytes.len();
+        let sound_bytes = u64::try_from(sound_bytes).unwrap_or(0);
+        if torn {
             file.set_len(sound_bytes).map_err(io("cut the torn end of", &path))?;
         }
-        Ok((Self { path, file }, lines))
+        Ok((Self { path, file, sound_bytes }, lines))
     }
 
     /// Adds a line; `text` has no line break.
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] when it could not be written.
+    /// [`Error::Io`] when it could not be written; a part that was, as on a disk that got full,
+    /// is taken back, so that it does not spoil the next line.
     pub fn append(&mut self, text: &str) -> Result<(), Error> {
         let line = format!("{}\n", seal(text));
-        self.file.write_all(line.as_bytes()).map_err(io("append to", &self.path))
+        if let Err(error) = self.file.write_all(line.as_bytes()) {
+            // If that fails as well, opening the journal cuts it off.
+            self.file.set_len(self.sound_bytes).ok();
+            return Err(io("append to", &self.path)(error));
+        }
+        self.sound_bytes += line.len() as u64;
+        Ok(())
     }
 
     /// Replaces everything by `lines`.
@@ -67,10 +77,11 @@ impl Journal {
     pub fn rewrite<'a>(&mut self, lines: impl Iterator<Item = &'a str>) -> Result<(), Error> {
         let aside = self.path.with_extension("new");
         let text: String = lines.map(|line| format!("{}\n", seal(line))).collect();
-        fs::write(&aside, text).map_err(io("write", &aside))?;
+        fs::write(&aside, &text).map_err(io("write", &aside))?;
         let file = OpenOptions::new().append(true).open(&aside).map_err(io("open", &aside))?;
         fs::rename(&aside, &self.path).map_err(io("replace", &self.path))?;
         self.file = file;
+        self.sound_bytes = text.len() as u64;
         Ok(())
     }
 }

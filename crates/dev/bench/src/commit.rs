@@ -38,7 +38,7 @@ pub(crate) fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
     let mut routes = Route::all(bench, &primary)?;
     // It would go on as the synchronous standby after its client has gone.
     routes.retain(|route| !route.is_walbouncer());
-    let (rounds, secs) = if bench.quick { (3, 1) } else { (15, 2) };
+    let (rounds, secs) = if bench.quick { (5, 1) } else { (15, 2) };
     let mut runs: BTreeMap<_, Vec<Run>> = BTreeMap::new();
     for round in 0..=rounds {
         for number in 0..routes.len() {
@@ -68,7 +68,7 @@ pub(crate) fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
 
 /// Makes the standby stream on this route, and the primary wait for it.
 fn take(route: &Route, primary: &Cluster, standby: &mut Standby) -> Result<()> {
-    let name = route.name.replace(", ", "-");
+    let name = route.name.replace([',', ' '], "-");
     let conninfo =
         format!("host=127.0.0.1 port={} user=postgres application_name={name}", route.port);
     standby.set("primary_conninfo", &conninfo)?;

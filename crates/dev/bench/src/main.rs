@@ -38,6 +38,9 @@ struct Cli {
     /// Less data and fewer rounds: to see that it runs, not to judge.
     #[arg(long)]
     quick: bool,
+    /// Another `pgherd` to measure beside this tree's, to see what a change brings.
+    #[arg(long, value_name = "BINARY")]
+    against: Option<PathBuf>,
     /// Majors of PostgreSQL for catch-up.
     #[arg(long, value_delimiter = ',', default_values = ["15", "18"])]
     majors: Vec<String>,
@@ -83,6 +86,8 @@ enum Internal {
 struct Bench {
     /// `pgherd`, as users get it.
     pgherd: PathBuf,
+    /// Another one.
+    against: Option<PathBuf>,
     /// walbouncer, for comparison, when `WALBOUNCER` names one.
     walbouncer: Option<PathBuf>,
     majors: Vec<pgtypes::Major>,
@@ -115,6 +120,7 @@ fn run(cli: Cli) -> Result<()> {
     let majors = cli.majors.iter().map(|major| pgtypes::Major::from_server_version(major));
     let bench = Bench {
         pgherd: build_pgherd()?,
+        against: cli.against,
         walbouncer: env::var_os("WALBOUNCER").map(PathBuf::from),
         majors: majors.collect::<Result<_, _>>()?,
         quick: cli.quick,

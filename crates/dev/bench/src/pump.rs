@@ -8,9 +8,9 @@ use std::thread;
 
 use anyhow::Result;
 
-/// The size that carried most bytes: less costs more calls of the system, more costs the
-/// cache. Found with `bench pump PORT BYTES`; see `docs/benchmarks.md`.
-pub(crate) const BUFFER_BYTES: usize = 128 * 1024;
+/// The best size, found with `bench pump PORT BYTES`: 64 and 128 kB take a quarter more CPU
+/// time, 512 kB takes as much.
+pub(crate) const BUFFER_BYTES: usize = 256 * 1024;
 
 /// Forwards connections to `upstream`, until it is killed. Says where it listens.
 pub(crate) fn serve(upstream: u16, buffer_bytes: usize) -> Result<()> {

@@ -55,9 +55,13 @@ impl Route {
         let mut routes = vec![
             Self { name: Self::DIRECT, port: primary.port(), hop: Hop::None },
             Self::pump(primary)?,
-            Self::relay(Self::RELAY, bench, primary, "")?,
-            Self::relay(Self::FILTERED, bench, primary, FILTERED)?,
+            Self::relay(Self::RELAY, &bench.pgherd, primary, "")?,
+            Self::filtered(bench, primary)?,
         ];
+        if let Some(other) = &bench.against {
+            routes.push(Self::relay("other relay", other, primary, "")?);
+            routes.push(Self::relay("other relay, filtered", other, primary, FILTERED)?);
+        }
         if let Some(walbouncer) = &bench.walbouncer {
             routes.push(Self::walbouncer("walbouncer", walbouncer, primary, "")?);
             let filter = "        filter: {exclude_databases: [gone]}\n";
@@ -69,26 +73,20 @@ impl Route {
     fn pump(primary: &Cluster) -> Result<Self> {
         let mut command = Command::new(env::current_exe()?);
         command.args(["pump", &primary.port().to_string()]);
-        command.args(env::var("PUMP_BUFFER_BYTES").ok());
         let mut pump = Program::start(&mut command)?;
         let line = pump.wait_for_line("listening on port ", PATIENCE)?;
         let port = line.rsplit(' ').next().context("no port")?.parse()?;
         Ok(Self { name: Self::PUMP, port, hop: Hop::Program(pump) })
     }
 
-    pub(crate) fn relay(
-        name: &'static str,
-        bench: &Bench,
-        primary: &Cluster,
-        more: &str,
-    ) -> Result<Self> {
-        let relay = Relay::start(&bench.pgherd, primary.port(), more)?;
+    fn relay(name: &'static str, pgherd: &Path, primary: &Cluster, more: &str) -> Result<Self> {
+        let relay = Relay::start(pgherd, primary.port(), more)?;
         Ok(Self { name, port: relay.port(), hop: Hop::Relay(Box::new(relay)) })
     }
 
     /// A relay that filters every client.
     pub(crate) fn filtered(bench: &Bench, primary: &Cluster) -> Result<Self> {
-        Self::relay(Self::FILTERED, bench, primary, FILTERED)
+        Self::relay(Self::FILTERED, &bench.pgherd, primary, FILTERED)
     }
 
     fn walbouncer(

@@ -39,7 +39,7 @@ pub(crate) fn run(
         for writer in writers {
             writer.join().map_err(|_panic| anyhow::anyhow!("a writer broke off"))??;
         }
-        screen.progress_ended();
+        screen.progress_ended(Progress::ask(&mut session)?.since(before));
         Ok(())
     })
 }

@@ -50,16 +50,13 @@ impl Screen {
             let text = progress_line(now);
             print!("\r\x1b[2K… {text}  {} s left", left.as_secs_f64().ceil());
             io::stdout().flush().ok();
-        } else if left.is_zero() {
-            println!("… {}", progress_line(now));
         }
     }
 
-    /// The line stays as it is.
-    pub(crate) fn progress_ended(&self) {
-        if self.live {
-            println!();
-        }
+    /// The last such line, which stays.
+    pub(crate) fn progress_ended(&self, now: Progress) {
+        let clear = if self.live { "\r\x1b[2K" } else { "" };
+        println!("{clear}{} {:<10}{}", self.coloured("32", "✓"), "writing", progress_line(now));
     }
 
     /// The tables with what was found.

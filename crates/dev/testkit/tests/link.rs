@@ -50,7 +50,7 @@ fn passes_stalls_splits_and_cuts() -> anyhow::Result<()> {
 /// A target that resets the connection: the client hears of it at once.
 #[test]
 fn a_reset_goes_through() -> anyhow::Result<()> {
-    let target = std::net::TcpListener::bind(("127.0.0.1", 0))?;
+    let target = TcpListener::bind(("127.0.0.1", 0))?;
     let link = Link::to(target.local_addr()?.port())?;
     let mut client = TcpStream::connect(("127.0.0.1", link.port()))?;
     client.set_read_timeout(Some(PATIENCE))?;

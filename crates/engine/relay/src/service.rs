@@ -12,7 +12,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tracing::{error, info, warn};
 
 use crate::counters::Counters;
-use crate::ledger::{Ledger, LedgerError};
+use crate::ledger::{self, Ledger, LedgerError};
 use crate::names::Catalog;
 use crate::session;
 use crate::stream::Course;
@@ -58,6 +58,8 @@ pub(crate) struct Context {
     pub(crate) config: Options,
     pub(crate) counters: Arc<Counters>,
     endpoint: Endpoint,
+    /// Where names are read.
+    names_endpoint: Endpoint,
     /// The ledgers of configurations that have clients now.
     ledgers: Mutex<HashMap<String, Weak<Mutex<Ledger>>>>,
     names_changed: mpsc::Sender<NamesChanged>,
@@ -107,8 +109,12 @@ impl Service {
     ///
     /// # Errors
     ///
+    /// [`Error::State`] when there is a filter and no place for its decisions,
     /// [`Error::Listen`] for the first address that cannot be had.
     pub async fn bind(options: Options) -> Result<(Self, Handle), Error> {
+        if options.configurations.iter().flatten().any(|it| it.filter.is_some()) {
+            ledger::check_folder(&options.state_dir)?;
+        }
         let mut listeners = Vec::new();
         for listen in &options.listen {
             let local = match listen {
@@ -118,17 +124,20 @@ impl Service {
             let listener = Listener::bind(&local).await;
             listeners.push(listener.map_err(|source| Error::Listen { local, source })?);
         }
-        let port = options.upstream.port;
-        let endpoint = match &options.upstream.host {
-            Host::Name(host) => Endpoint::Tcp { host: host.clone(), port },
-            Host::Unix(directory) => Endpoint::Unix { directory: directory.clone(), port },
-        };
+        let upstream = &options.upstream;
+        let endpoint = endpoint_of(&upstream.host, upstream.port);
+        let catalog = &upstream.catalog;
+        let names_endpoint = endpoint_of(
+            catalog.host.as_ref().unwrap_or(&upstream.host),
+            catalog.port.unwrap_or(upstream.port),
+        );
         let (sender, names_changed) = mpsc::channel(NAMES_CHANGED_MAX);
         let places = usize::try_from(options.limits.max_connections).unwrap_or(usize::MAX);
         let context = Arc::new(Context {
             config: options,
             counters: Arc::new(Counters::default()),
             endpoint,
+            names_endpoint,
             ledgers: Mutex::new(HashMap::new()),
             names_changed: sender,
             places: Arc::new(Semaphore::new(places)),
@@ -164,6 +173,13 @@ impl Service {
             "stopped",
         );
         outcome.map_err(Error::Task)
+    }
+}
+
+fn endpoint_of(host: &Host, port: u16) -> Endpoint {
+    match host {
+        Host::Name(host) => Endpoint::Tcp { host: host.clone(), port },
+        Host::Unix(directory) => Endpoint::Unix { directory: directory.clone(), port },
     }
 }
 
@@ -296,7 +312,7 @@ impl Context {
     pub(crate) fn catalog(&self, user: &str) -> Catalog {
         let catalog = &self.config.upstream.catalog;
         Catalog {
-            endpoint: self.endpoint.clone(),
+            endpoint: self.names_endpoint.clone(),
             dial_timeout: DIAL_TIMEOUT,
             user: catalog.user.clone().unwrap_or_else(|| user.to_owned()),
             database: catalog.database.clone(),

@@ -46,6 +46,8 @@ impl SqlState {
     pub const UNDEFINED_FILE: Self = Self(*b"58P01");
     /// `ERRCODE_INTERNAL_ERROR`
     pub const INTERNAL_ERROR: Self = Self(*b"XX000");
+    /// `ERRCODE_DATA_CORRUPTED`
+    pub const DATA_CORRUPTED: Self = Self(*b"XX001");
 
     /// Reads a code as it stands in an error message.
     ///

@@ -11,7 +11,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 /// Keeps a herd of PostgreSQL servers in step: whole, in part, or row by row.
 #[derive(Debug, Parser)]
 #[command(name = "pgherd", version)]
-struct Cli {
+pub(crate) struct Cli {
     #[command(subcommand)]
     command: Command,
 }

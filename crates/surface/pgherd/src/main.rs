@@ -3,6 +3,8 @@
 //! It reads the command line and the configuration, wires the engines, and decides nothing.
 
 mod cli;
+#[cfg(test)]
+mod man;
 mod relay_command;
 mod runtime;
 

@@ -28,7 +28,14 @@ fn a_stricter_filter_rules_from_then_on() -> Result<()> {
     let mut standby = standby_without(&primary, &relay, &["drop1"], &[])?;
     primary.sql("alter database drop1 rename to dropped")?;
     standby.wait_replayed(&primary)?;
-    change(&mut relay, "exclude_databases: [drop1, later], exclude_tablespaces: [cold]")?;
+    // Taken back before it made a difference.
+    for filter in ["exclude_databases: [\"*\"]", "exclude_databases: [drop1]"] {
+        change(&mut relay, filter)?;
+        primary.sql("select txid_current()")?;
+        standby.wait_replayed(&primary)?;
+    }
+    let strict = "exclude_databases: [drop1, later], exclude_tablespaces: [cold]";
+    change(&mut relay, strict)?;
     // What is on its way in this segment still goes, for the standby asks for all of it again.
     primary.switch_wal()?;
     for database in ["keep", "later", "dropped"] {
@@ -42,10 +49,16 @@ fn a_stricter_filter_rules_from_then_on() -> Result<()> {
     ensure!(standby.sql_in("later", "select count(*) from t")? == "2000", "what it held stays");
     ensure!(standby.sql_in("later", "table u").is_err(), "the database is not kept up");
     absent(&standby, &primary, "dropped")?;
+    // The old filter would include what was not kept up.
+    change(&mut relay, "exclude_databases: [drop1]")?;
+    let line = relay.wait_for_line("was loosened", testkit::PATIENCE)?;
+    ensure!(line.contains("later") && line.contains("cold") && !line.contains("keep"), "{line}");
+    calm(&mut relay, &["was loosened"])?;
+    change(&mut relay, strict)?;
     // Dropped, it goes from the standby too.
     primary.sql("drop database later")?;
     standby.wait_replayed(&primary)?;
-    sound(&standby, &[])?;
+    sound(&standby, &["was loosened"])?;
     calm(&mut relay, &[])
 }
 
@@ -152,5 +165,33 @@ fn from_an_empty_filter_to_a_strict_one() -> Result<()> {
     standby.wait_replayed(&primary)?;
     ensure!(standby.sql_in("drop1", "table u").is_err(), "the database is kept up");
     sound(&standby, &[])?;
+    calm(&mut relay, &[])
+}
+
+/// A database that the catalog does not show yet is not forgotten when the filter changes.
+#[test]
+fn a_looser_filter_while_a_database_is_made() -> Result<()> {
+    let primary = Cluster::builder(Major::V18).start()?;
+    let strict = "exclude_databases: [\"drop*\"]";
+    let mut relay = berlin(&primary, strict)?;
+    let standby = standby_without(&primary, &relay, &[], &[])?;
+    std::thread::scope(|scope| {
+        let mut holder = stage::hold_creation(&primary)?;
+        let creator = scope.spawn(|| primary.session("postgres")?.query("create database drop1"));
+        stage::wait_blocked(&primary, "create database")?;
+        // Nothing else would send the row before its transaction ends.
+        primary.switch_wal()?;
+        standby.wait_replayed(&primary)?;
+        change(&mut relay, "exclude_databases: [other]")?;
+        relay.wait_for_line("database \"drop1\" is included now", testkit::PATIENCE)?;
+        holder.query("rollback")?;
+        creator.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })?;
+    calm(&mut relay, &["was loosened"])?;
+    change(&mut relay, strict)?;
+    fill(&primary, "drop1", "t")?;
+    standby.wait_replayed(&primary)?;
+    absent(&standby, &primary, "drop1")?;
+    sound(&standby, &["was loosened"])?;
     calm(&mut relay, &[])
 }

@@ -217,3 +217,29 @@ fn an_upstream_that_cannot_be_reached_is_named() -> Result<()> {
     assert!(line.contains("cannot connect"), "{line}");
     Ok(())
 }
+
+/// The only server of these tests that is none: nobody has a PostgreSQL of the future.
+#[test]
+fn an_unknown_version_is_refused_with_a_sentence() -> Result<()> {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    let mut relay = Relay::start(binary(), listener.local_addr()?.port(), "")?;
+    let mut login = b"R\0\0\0\x08\0\0\0\0".to_vec();
+    pgproto::frame::write(b'S', b"server_version\x0019devel (Debian 19~~)\0", &mut login);
+    pgproto::backend::ready_for_query(b'I', &mut login);
+    let server = std::thread::spawn(move || -> Result<()> {
+        let (mut stream, _) = listener.accept()?;
+        std::io::Write::write_all(&mut stream, &login)?;
+        // Stays until the relay goes.
+        std::io::copy(&mut stream, &mut std::io::sink()).ok();
+        Ok(())
+    });
+    let mut client = Client::connect(relay.port())?;
+    let answer = client.start(&REPLICATION)?;
+    let error = answer.error("0A000")?;
+    assert_eq!(error.severity, "FATAL");
+    assert!(error.message.contains("19devel") && error.message.contains("12 to 18"), "{error}");
+    assert!(error.hint.as_ref().is_some_and(|hint| hint.contains("pgherd")));
+    assert!(client.wait_closed(PATIENCE)?.is_empty());
+    relay.wait_for_line("19devel", PATIENCE)?;
+    server.join().map_err(|_panic| anyhow::anyhow!("panicked"))?
+}

@@ -7,9 +7,7 @@ use stage::{
     Relaying, absent, berlin, calm, disturb, fill, no_tablespace, sound, standby_without,
     wait_blocked,
 };
-use testkit::{
-    Cluster, Major, Standby, Stop, fingerprint, on_each_major, on_majors, same_contents,
-};
+use testkit::{Cluster, Major, Standby, Stop, fingerprint, on_majors, same_contents};
 
 const FILTER: &str = "exclude_tablespaces: [\"cold*\"]";
 
@@ -36,7 +34,8 @@ fn not_there(standby: &Standby, database: &str, table: &str) -> Result<()> {
     Ok(())
 }
 
-on_each_major! {
+on_majors! {
+    [v12 V12, v14 V14, v15 V15, v18 V18]
     /// Scenarios 3 and 14: excluded tablespaces come and go; tables move in and out of them.
     fn excluded_tablespaces_never_reach_the_standby(major) {
         // Without in-place tablespaces a server dies of a plain folder in pg_tblspc.
@@ -300,6 +299,31 @@ fn tablespaces_that_nobody_saw() -> Result<()> {
     assert!(fingerprint(&standby, "keep")?.len() > 4);
     same_contents(&primary, &standby, "keep")?;
     no_tablespace(&standby, &primary, "cold")?;
+    sound(&standby, &[])?;
+    calm(&mut relay, &[])
+}
+
+/// Even `pg_default` can be excluded: the templates stay, for new databases are made of them.
+#[test]
+fn without_the_default_tablespace() -> Result<()> {
+    let primary = Cluster::builder(Major::V16).start()?;
+    primary.sql("create tablespace hot location ''; create database other")?;
+    primary.sql("create database keep tablespace hot")?;
+    let mut relay = berlin(&primary, "exclude_tablespaces: [pg_default]")?;
+    let mut standby = standby_without(&primary, &relay, &["other"], &[])?;
+    fill(&primary, "template1", "t")?;
+    primary.sql("create database copied tablespace hot strategy file_copy")?;
+    primary.sql("create database logged tablespace hot; create database other2")?;
+    for database in ["keep", "copied", "logged", "other", "other2"] {
+        fill(&primary, database, "u")?;
+    }
+    standby.restart()?;
+    standby.wait_replayed(&primary)?;
+    for database in ["keep", "copied", "logged", "template1"] {
+        same_contents(&primary, &standby, database)?;
+    }
+    absent(&standby, &primary, "other")?;
+    absent(&standby, &primary, "other2")?;
     sound(&standby, &[])?;
     calm(&mut relay, &[])
 }

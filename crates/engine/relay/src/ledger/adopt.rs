@@ -72,8 +72,9 @@ impl Ledger {
             }
         }
         self.record.filter = filter_text;
+        let told = names.read_at.map(|(timeline, lsn)| Point::new(timeline, lsn));
         for thing in &things {
-            self.adopt_thing(thing, history);
+            self.adopt_thing(thing, told, history);
         }
         self.adopt_files(names);
         if self.record != before { self.commit() } else { Ok(()) }
@@ -85,7 +86,7 @@ impl Ledger {
         unmatched(&self.filter, names)
     }
 
-    fn adopt_thing(&mut self, thing: &Thing<'_>, history: &History) {
+    fn adopt_thing(&mut self, thing: &Thing<'_>, told: Option<Point>, history: &History) {
         let name = shown(thing.name);
         let wanted = self.judge(thing, history).0;
         if let Some(known) = self.record.fates.newest_mut(thing.kind, thing.oid, history) {
@@ -122,7 +123,7 @@ impl Ledger {
         }
         let (fate, reason) = self.judge(thing, history);
         let tablespace = thing.tablespace.0;
-        let epoch = Epoch { tablespace, ..Epoch::new(Point::ORIGIN, fate, reason, name) };
+        let epoch = Epoch { tablespace, told, ..Epoch::new(Point::ORIGIN, fate, reason, name) };
         log_decision(&self.name, thing.kind, thing.oid, &epoch);
         self.record.fates.begin(thing.kind, thing.oid, epoch);
     }
@@ -169,6 +170,14 @@ impl Ledger {
                     let epoch = Epoch { since, fate, reason, ..known };
                     log_decision(&self.name, thing.kind, thing.oid, &epoch);
                     self.record.fates.begin(thing.kind, thing.oid, epoch);
+                }
+                // Nobody has got so far that it made a difference.
+                (Fate::Excluded, Fate::Included)
+                    if known.reason == Reason::FilterTightened && known.since.lsn >= since.lsn =>
+                {
+                    info!(configuration = self.name, kind = thing.kind.word(), oid = %thing.oid,
+                        name = known.name, "included again, and never was withheld");
+                    self.record.fates.take_back(thing.kind, thing.oid, history);
                 }
                 (Fate::Excluded, Fate::Included)
                     if first == Fate::Included && !known.reason.is_lasting() =>

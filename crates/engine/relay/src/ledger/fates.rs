@@ -104,6 +104,9 @@ pub struct Epoch {
     /// Where it was dropped; an insert behind that point is another thing with the same OID.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dropped: Option<Point>,
+    /// Where the server was when its catalogs told of it, for what was not seen in the WAL.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub told: Option<Point>,
     /// The name that decided, once it has another one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub renamed_from: Option<String>,
@@ -116,8 +119,8 @@ pub struct Epoch {
 /// `ALTER DATABASE … SET TABLESPACE`, which may still be undone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Move {
-    /// Position of the record that copies the files.
-    pub lsn: u64,
+    /// The record that copies the files.
+    pub at: Point,
     /// The tablespace that it leaves.
     pub from: u32,
     /// Whether the standby gets the copy.
@@ -135,16 +138,26 @@ impl Epoch {
             name,
             tablespace: 0,
             dropped: None,
+            told: None,
             renamed_from: None,
             moves: Vec::new(),
         }
     }
 
+    /// Whether catalogs told of it that were read on a branch which `history` has left before
+    /// `lsn`: what is inserted there is something else with the same OID.
+    #[must_use]
+    pub fn is_of_another_branch(&self, history: &History, lsn: Lsn) -> bool {
+        self.told
+            .is_some_and(|told| told.timeline < history.timeline_at(lsn).0 && !holds(history, told))
+    }
+
     /// Whether dropping the files in `tablespaces` at `lsn` ends a move to where the standby
     /// does not follow. A move that was undone drops nothing.
     #[must_use]
-    pub fn leaves(&self, tablespaces: &[Oid], lsn: Lsn) -> bool {
-        let last = self.moves.iter().rfind(|it| it.lsn < lsn.0);
+    pub fn leaves(&self, tablespaces: &[Oid], history: &History, lsn: Lsn) -> bool {
+        let mut before = self.moves.iter().filter(|it| it.at.lsn < lsn.0);
+        let last = before.rfind(|it| holds(history, it.at));
         last.is_some_and(|it| it.fate == Fate::Excluded && tablespaces.contains(&Oid(it.from)))
     }
 }
@@ -252,6 +265,14 @@ impl Fates {
         epochs.insert(place, epoch);
     }
 
+    /// Takes the newest epoch of `oid` back, as if it had never begun.
+    pub fn take_back(&mut self, kind: Kind, oid: Oid, history: &History) {
+        let Some(epochs) = self.book_mut(kind).get_mut(&oid.0) else { return };
+        if let Some(newest) = epochs.iter().rposition(|epoch| holds(history, epoch.since)) {
+            epochs.remove(newest);
+        }
+    }
+
     /// As [`Self::at`], to note a move.
     pub fn at_mut(
         &mut self,
@@ -304,13 +325,33 @@ mod tests {
     #[test]
     fn only_the_end_of_the_last_move_is_a_way_out() {
         let mut epoch = epoch(0, 0, Fate::Included);
-        let moved = |lsn, from, fate| Move { lsn, from, fate };
-        epoch.moves = vec![moved(100, 1663, Fate::Excluded)];
-        assert!(epoch.leaves(&[Oid(1663)], Lsn(200)));
-        assert!(!epoch.leaves(&[Oid(70)], Lsn(200)));
-        assert!(!epoch.leaves(&[Oid(1663)], Lsn(50)));
-        epoch.moves.push(moved(150, 1663, Fate::Included));
-        assert!(!epoch.leaves(&[Oid(1663)], Lsn(200)), "the first one was undone");
+        let moved = |lsn, fate| Move { at: Point { timeline: 1, lsn }, from: 1663, fate };
+        let leaves =
+            |epoch: &Epoch, tablespace, lsn| epoch.leaves(&[Oid(tablespace)], &FIRST, Lsn(lsn));
+        epoch.moves = vec![moved(100, Fate::Excluded)];
+        assert!(leaves(&epoch, 1663, 200));
+        assert!(!leaves(&epoch, 70, 200));
+        assert!(!leaves(&epoch, 1663, 50));
+        let left_before = History::parse(Timeline(2), b"1\t0/50\tx\n").unwrap();
+        assert!(!epoch.leaves(&[Oid(1663)], &left_before, Lsn(200)), "on another branch");
+        epoch.moves.push(moved(150, Fate::Included));
+        assert!(!leaves(&epoch, 1663, 200), "the first one was undone");
+    }
+
+    #[test]
+    fn what_catalogs_told_on_an_abandoned_branch_is_something_else() {
+        let mut epoch = epoch(0, 0, Fate::Excluded);
+        let second = History::parse(Timeline(2), b"1\t0/190\tx\n").unwrap();
+        let of_another = |epoch: &Epoch, lsn| epoch.is_of_another_branch(&second, Lsn(lsn));
+        assert!(!of_another(&epoch, 0x200), "nobody knows");
+        epoch.told = Some(Point { timeline: 1, lsn: 0x300 });
+        assert!(of_another(&epoch, 0x200), "read behind the switch");
+        assert!(!of_another(&epoch, 0x100), "inserted before the switch, on both branches");
+        assert!(!epoch.is_of_another_branch(&FIRST, Lsn(0x200)), "on that branch itself");
+        epoch.told = Some(Point { timeline: 1, lsn: 0x180 });
+        assert!(!of_another(&epoch, 0x200), "read before the switch");
+        epoch.told = Some(Point { timeline: 2, lsn: 0x300 });
+        assert!(!of_another(&epoch, 0x200), "read on this branch");
     }
 
     #[test]

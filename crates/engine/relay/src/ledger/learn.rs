@@ -100,7 +100,8 @@ impl Ledger {
             // A thing is inserted once. One that was seen before was undone, which need not
             // leave a trace; what the catalog told may be this one.
             let undone = known.since != Point::ORIGIN && known.since.lsn < at.0;
-            if !dropped && !undone {
+            let elsewhere = known.is_of_another_branch(history, at);
+            if !dropped && !undone && !elsewhere {
                 debug!(configuration = self.name, kind = kind.word(), %oid, "known already");
                 return Ok(());
             }
@@ -162,18 +163,18 @@ impl Ledger {
             return Ok(());
         }
         let fate = Fate::of(gets);
-        self.note_move(to.database, Move { lsn: at.0, from: from.tablespace.0, fate }, history)
+        self.note_move(to.database, Move { at: since, from: from.tablespace.0, fate }, history)
     }
 
     fn note_move(&mut self, oid: Oid, it: Move, history: &History) -> Result<(), LedgerError> {
-        let at = Lsn(it.lsn);
+        let at = Lsn(it.at.lsn);
         let Some(known) = self.record.fates.at_mut(Kind::Database, oid, history, at) else {
             return Ok(());
         };
-        let place = known.moves.partition_point(|known| known.lsn < it.lsn);
-        if known.moves.get(place).is_some_and(|known| known.lsn == it.lsn) {
+        if known.moves.iter().any(|known| known.at == it.at) {
             return Ok(());
         }
+        let place = known.moves.partition_point(|known| known.at.lsn < it.at.lsn);
         known.moves.insert(place, it);
         self.commit()
     }
@@ -181,7 +182,7 @@ impl Ledger {
     /// The files in `tablespaces` are dropped: perhaps the end of a move.
     fn left(&mut self, oid: Oid, tablespaces: &[Oid], history: &History, at: Lsn) {
         let Some(known) = self.record.fates.at(Kind::Database, oid, history, at) else { return };
-        if known.fate == Fate::Excluded || !known.leaves(tablespaces, at) {
+        if known.fate == Fate::Excluded || !known.leaves(tablespaces, history, at) {
             return;
         }
         let name = known.name.clone();

@@ -41,6 +41,17 @@ pub enum LedgerError {
     /// A file in it failed.
     #[error(transparent)]
     State(#[from] state::Error),
+    /// The decisions were damaged on the disk: nothing may be guessed in their place.
+    #[error(
+        "{source}; without them nothing can be decided for configuration {name:?}: put back a \
+         copy of the file, or run `pgherd relay forget {name}` and make its standbys anew"
+    )]
+    Damaged {
+        /// The configuration.
+        name: String,
+        /// Which file.
+        source: state::Error,
+    },
     /// A file is not of a form that this version knows.
     #[error("{} is not a state file of this pgherd: {reason}", path.display())]
     Format {
@@ -115,7 +126,8 @@ impl Ledger {
         system_identifier: &str,
         counters: std::sync::Arc<Counters>,
     ) -> Result<Self, LedgerError> {
-        let (store, record) = Store::open(&store::folder(state_dir, name))?;
+        let opened = Store::open(&store::folder(state_dir, name));
+        let (store, record) = opened.map_err(|error| damaged(name, error))?;
         let record = record.unwrap_or_else(|| Record::new(system_identifier));
         let ledger = Self {
             name: name.to_owned(),
@@ -216,6 +228,24 @@ impl Ledger {
         self.version += 1;
         self.store.save(&self.record)
     }
+}
+
+fn damaged(name: &str, error: LedgerError) -> LedgerError {
+    match error {
+        LedgerError::State(source @ state::Error::Damaged { .. }) => {
+            LedgerError::Damaged { name: name.to_owned(), source }
+        }
+        other => other,
+    }
+}
+
+/// Makes sure that state can be kept in `state_dir`, before anybody relies on it.
+///
+/// # Errors
+///
+/// [`LedgerError::Folder`] when nothing can be written there.
+pub fn check_folder(state_dir: &Path) -> Result<(), LedgerError> {
+    store::check_folder(state_dir)
 }
 
 /// Forgets what was decided for a configuration: its standbys then need new base backups.

@@ -98,6 +98,19 @@ pub(super) fn folder(state_dir: &Path, name: &str) -> PathBuf {
     state_dir.join("relay").join(encoded)
 }
 
+/// Makes a file in the state folder and removes it again.
+pub(super) fn check_folder(state_dir: &Path) -> Result<(), LedgerError> {
+    let folder = state_dir.join("relay");
+    let path = folder.join(".check");
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        |source| LedgerError::Folder { path, source }
+    };
+    fs::create_dir_all(&folder).map_err(failed(&folder))?;
+    fs::File::create(&path).map_err(failed(&path))?;
+    fs::remove_file(&path).map_err(failed(&path))
+}
+
 impl Store {
     /// Opens, or makes, the folder of a configuration.
     pub(super) fn open(folder: &Path) -> Result<(Self, Option<Record>), LedgerError> {

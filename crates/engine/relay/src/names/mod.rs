@@ -8,7 +8,7 @@ mod query;
 pub use passfile::{PassfileError, Password};
 pub use query::{Catalog, NamesError};
 
-use pgtypes::Oid;
+use pgtypes::{Lsn, Oid, Timeline};
 
 /// One database.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,4 +52,6 @@ pub struct Names {
     pub database_file: Oid,
     /// The file that holds the rows of `pg_tablespace`.
     pub tablespace_file: Oid,
+    /// A place in the WAL behind all that is told here, when the server says where it is.
+    pub read_at: Option<(Timeline, Lsn)>,
 }

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use pgnet::{DialError, Endpoint};
-use pgtypes::{Oid, Xid};
+use pgtypes::{Oid, Timeline, Xid};
 use tokio_postgres::{Client, NoTls};
 
 use super::passfile::{self, Login};
@@ -96,6 +96,12 @@ const BEING_MADE: &str = "select case when pg_catalog.pg_is_in_recovery() \
          where d = $2::oid) \
      else exists (select from pg_catalog.pg_locks where locktype = 'relation' and database = 0 \
          and relation in (1213, 1262) and mode = 'RowExclusiveLock' and granted) end";
+/// Timeline and position; a standby tells its timeline to those only who may read statistics.
+const PLACE: &str = "select case when pg_is_in_recovery() \
+         then (select received_tli from pg_catalog.pg_stat_wal_receiver) \
+         else ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::int end, \
+     (case when pg_is_in_recovery() then pg_last_wal_replay_lsn() \
+         else pg_current_wal_insert_lsn() end)::text";
 /// A transaction's number in the WAL has 32 bits; the snapshot supplies the upper half that
 /// brings it nearest to the newest number. One behind the newest is running too: a standby
 /// has not replayed that far. Works on standbys, and from 12 to 18.
@@ -131,6 +137,10 @@ impl Catalog {
             let files = client.query_one(FILES, &[]).await?;
             names.database_file = Oid(files.try_get(0)?);
             names.tablespace_file = Oid(files.try_get(1)?);
+            let place = client.query_one(PLACE, &[]).await?;
+            let timeline = place.try_get::<_, Option<i32>>(0)?.and_then(|it| it.try_into().ok());
+            let lsn = place.try_get::<_, Option<&str>>(1)?.and_then(|lsn| lsn.parse().ok());
+            names.read_at = timeline.map(Timeline).zip(lsn);
             Ok(names)
         })
         .await

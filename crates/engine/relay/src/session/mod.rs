@@ -27,7 +27,7 @@ use crate::service::Context;
 use crate::stream::StreamError;
 
 pub(crate) use outbound::Outbound;
-pub(crate) use reply::{STREAM_BUFFER_BYTES, pass_up};
+pub(crate) use reply::{STREAM_BUFFER_BYTES, give_way, pass_up};
 
 /// How long a client that is turned away may take to hang up.
 const TURN_AWAY_TIMEOUT: Duration = Duration::from_secs(1);
@@ -121,7 +121,8 @@ pub(crate) async fn serve(accepted: Accepted, context: Arc<Context>, stop: Cance
 async fn serve_inside(accepted: Accepted, context: Arc<Context>, stop: CancellationToken) {
     let started = Instant::now();
     match run(accepted, &context, stop).await {
-        Ok(()) | Err(SessionError::Stopping) => info!("disconnected"),
+        Ok(()) => {}
+        Err(SessionError::Stopping) => info!("disconnected: the relay is stopping"),
         Err(SessionError::ClientLeft) => info!("the client closed the connection"),
         Err(error @ SessionError::Refused(_)) => {
             context.counters.refusals.add(1);
@@ -225,7 +226,9 @@ async fn run(
     let session = logged_in.into_session(context, &startup, configuration, &stop);
     let Some(session) = session else { return Ok(()) };
     announce(&session);
-    session.commands().await
+    session.commands().await?;
+    info!("disconnected");
+    Ok(())
 }
 
 /// A name of a client's own choice as the server keeps it: cut.

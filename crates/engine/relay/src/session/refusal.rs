@@ -63,6 +63,10 @@ pub(super) fn last_words(error: &SessionError) -> Option<Report> {
             Report::fatal(SqlState::UNABLE_TO_CONNECT, message)
                 .with_hint("Check upstream in the relay's configuration, and the upstream server.")
         }
+        SessionError::Upstream(ReadError::Io(error)) => {
+            let message = format!("the connection to the upstream server broke: {error}");
+            upstream(SqlState::CONNECTION_FAILURE, &message)
+        }
         SessionError::UpstreamLeft | SessionError::Upstream(_) => {
             upstream(SqlState::CONNECTION_FAILURE, "the upstream server closed the connection")
         }

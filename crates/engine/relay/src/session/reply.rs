@@ -3,14 +3,16 @@
 //! This is also the path of an unfiltered stream: messages are counted, not read, and go on
 //! as soon as their bytes arrive, out of the buffer into which they came.
 
+use pgproto::copy::XLogData;
 use pgproto::frame::{FrameError, Header, backend, frontend, limit};
 
 use super::{Outbound, Session, SessionError};
 use pgnet::{Inbound, ReadError};
 
-/// Room for two messages of a stream (`MAX_SEND_SIZE` is 128 kB): fewer calls of the system
-/// cost less than the memory.
-pub(crate) const STREAM_BUFFER_BYTES: usize = 256 * 1024;
+/// Room for two full messages of a stream (`MAX_SEND_SIZE`, walsender.c): fewer calls of the
+/// system cost less than the memory. Exactly two, so that a read of a stream that is behind
+/// ends where a message does, and a filter has no half message to keep.
+pub(crate) const STREAM_BUFFER_BYTES: usize = 2 * (Header::BYTES + XLogData::BYTES + (128 << 10));
 
 /// Longest message of a client beside a stream: a piece of an uploaded manifest.
 const CLIENT_BYTES_MAX: usize = 1 << 20;
@@ -60,6 +62,15 @@ async fn pass_down(
             from_upstream.unread(later);
             return Ok(());
         }
+        give_way(bytes).await;
+    }
+}
+
+/// Lets other streams have their turn after a large read: without it, one that catches up
+/// would keep its thread for a hundred of them, while commits wait for other standbys.
+pub(crate) async fn give_way(bytes_read: usize) {
+    if bytes_read > STREAM_BUFFER_BYTES / 2 {
+        tokio::task::yield_now().await;
     }
 }
 

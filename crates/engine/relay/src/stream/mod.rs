@@ -133,6 +133,14 @@ impl StreamError {
                         "Correct the name, or set strict to false when it is yet to be created.",
                     )
             }
+            Self::Ledger(LedgerError::Damaged { name, .. }) => Report::fatal(
+                SqlState::DATA_CORRUPTED,
+                format!("pgherd relay: what was decided for configuration {name:?} is damaged"),
+            )
+            .with_hint(format!(
+                "Put back a copy of the file that the relay's log names, or run `pgherd relay \
+                 forget {name}` on its host and make the standby anew from a base backup."
+            )),
             Self::Ledger(_) => Report::fatal(
                 SqlState::INTERNAL_ERROR,
                 "pgherd relay: its state folder cannot be used; its log has the reason",

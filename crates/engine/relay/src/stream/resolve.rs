@@ -8,7 +8,7 @@
 use std::time::{Duration, Instant};
 
 use pgtypes::{Lsn, Oid, Xid};
-use tracing::info;
+use tracing::{info, warn};
 use wal::{Judge as _, Place, Verdict};
 
 use super::StreamError;
@@ -19,6 +19,9 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 /// How long a base backup waits for a database that is being created; copying a large template
 /// takes its time.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// After this long a transaction is taken for one that cannot end by itself.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Flow {
     /// Makes sure that `place` has a fate.
@@ -48,9 +51,7 @@ impl Flow {
             return Ok(());
         }
         if xid != Xid(0) {
-            while self.course.catalog.is_running(xid).await? {
-                tokio::time::sleep(LOOK_INTERVAL).await;
-            }
+            self.wait_for(xid, at).await?;
             self.read_names().await?;
         }
         if !self.is_known(place, at) {
@@ -88,6 +89,28 @@ impl Flow {
             tokio::time::sleep(LOOK_INTERVAL).await;
         }
         Ok(self.table.place(place, newest) == Verdict::Pass)
+    }
+
+    /// Waits until a transaction is over.
+    async fn wait_for(&mut self, xid: Xid, at: Lsn) -> Result<(), StreamError> {
+        let begun = Instant::now();
+        let mut told = false;
+        while self.course.catalog.is_running(xid).await? {
+            if begun.elapsed() >= PATIENCE && !told {
+                told = true;
+                // What waits for this very standby looks as if it were running.
+                warn!(
+                    configuration = self.course.configuration,
+                    %xid,
+                    lsn = %at,
+                    "still waiting for the transaction that makes a database, to know its name; \
+                     if it waits for a synchronous standby behind this relay (wait_event SyncRep), \
+                     cancel it with pg_cancel_backend: it is committed already",
+                );
+            }
+            tokio::time::sleep(LOOK_INTERVAL).await;
+        }
+        Ok(())
     }
 
     /// Whether both parts of `place` have a fate; another stream may have met them first.

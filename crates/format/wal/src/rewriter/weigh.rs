@@ -3,7 +3,7 @@
 use pgtypes::{Lsn, Oid};
 
 use super::{Rewriter, Told};
-use crate::block::Walk;
+use crate::block::{Walk, plain};
 use crate::error::{RecordProblem, WalError};
 use crate::event::Event;
 use crate::judge::{Judge, Place, Verdict};
@@ -35,7 +35,7 @@ pub(super) enum Weighed {
 impl Rewriter {
     /// Checks and judges the record at the position. `seen` is what is there of it, at least
     /// its header; bytes behind the record may come along.
-    #[inline]
+    #[inline(always)]
     pub(super) fn consider(
         &mut self,
         header: &Header,
@@ -115,6 +115,23 @@ impl Rewriter {
 
     #[inline]
     fn weigh(
+        &mut self,
+        header: &Header,
+        seen: &[u8],
+        judge: &impl Judge,
+    ) -> Result<Weighed, WalError> {
+        if let Some(locator) = plain(seen, header.total_bytes) {
+            self.survey.note_plain(locator);
+            return Ok(match self.ask(0, locator.place, header, judge)? {
+                Verdict::Unknown => Weighed::Told,
+                Verdict::Pass => self.catalog_row(header, judge),
+                Verdict::Replace => Weighed::Replace,
+            });
+        }
+        self.weigh_any(header, seen, judge)
+    }
+
+    fn weigh_any(
         &mut self,
         header: &Header,
         seen: &[u8],

@@ -158,9 +158,15 @@ impl Streaming {
     /// Reads to the end of the timeline; gives it with the next timeline and where that begins.
     pub fn into_end(mut self) -> Result<(Stretch, u32, Lsn, Client)> {
         let start = self.at;
-        let mut bytes = std::mem::take(&mut self.late);
-        while let Some(more) = self.next()? {
-            bytes.extend_from_slice(&more);
+        let mut bytes = Vec::new();
+        loop {
+            let late = std::mem::take(&mut self.late);
+            self.at += late.len() as u64;
+            bytes.extend_from_slice(&late);
+            match self.next()? {
+                Some(more) => self.late = more,
+                None => break,
+            }
         }
         let mut done = Vec::new();
         frontend::copy_done(&mut done);

@@ -223,3 +223,11 @@ pub(crate) fn cancel(primary: &Cluster, query: &str) -> Result<()> {
     ))?;
     Ok(())
 }
+
+/// Puts a section `catalog` into the configuration of a relay, until that is written anew.
+pub(crate) fn with_catalog(relay: &Relay, catalog: &str) -> Result<()> {
+    let text = std::fs::read_to_string(relay.config())?;
+    let (before, after) = text.split_once("}\nstate_dir:").context("no upstream to change")?;
+    let text = format!("{before}, catalog: {{{catalog}}}}}\nstate_dir:{after}");
+    std::fs::write(relay.config(), text).context("write the relay's configuration")
+}
