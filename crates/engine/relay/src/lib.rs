@@ -19,10 +19,12 @@ mod backup;
 pub mod counters;
 pub mod ledger;
 pub mod names;
+pub mod plan;
 mod service;
 mod session;
 mod slots;
 mod stream;
 
 pub use ledger::forget;
+pub use plan::{Plan, PlanError, plan};
 pub use service::{Error, Handle, Options, Service};

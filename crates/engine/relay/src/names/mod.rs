@@ -30,6 +30,17 @@ pub struct Tablespace {
     pub name: Vec<u8>,
 }
 
+/// What else a clone needs to know of the server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inventory {
+    /// Its version.
+    pub major: pgtypes::Major,
+    /// Where tablespaces lie outside of the data directory.
+    pub locations: std::collections::HashMap<Oid, std::path::PathBuf>,
+    /// The names of the replication slots.
+    pub slots: Vec<String>,
+}
+
 /// How large a database is, in one tablespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size {

@@ -3,14 +3,18 @@
 //! The relay keeps no secrets of its clients, so this login is configured apart
 //! (`upstream.catalog`), or uses the client's user with the password file.
 
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use pgnet::{DialError, Endpoint};
-use pgtypes::{Oid, Timeline, Xid};
+use pgtypes::{Major, Oid, Timeline, UnknownMajor, Xid};
 use tokio_postgres::{Client, NoTls};
 
 use super::passfile::{self, Login};
-use super::{Database, Names, PassfileError, Size, Tablespace};
+use super::{Database, Inventory, Names, PassfileError, Size, Tablespace};
 
 /// Longest time for one question, login included; it reads a few small catalogs.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -30,7 +34,7 @@ pub struct Catalog {
     /// Which database.
     pub database: String,
     /// Password file, when one is configured.
-    pub passfile: Option<std::path::PathBuf>,
+    pub passfile: Option<PathBuf>,
 }
 
 /// Why the names could not be read.
@@ -53,6 +57,9 @@ pub enum NamesError {
         /// What the server, or the driver, said.
         source: tokio_postgres::Error,
     },
+    /// A version that this pgherd does not know.
+    #[error(transparent)]
+    Version(UnknownMajor),
     /// No answer in time.
     #[error("no answer within {} s", ANSWER_TIMEOUT.as_secs())]
     TimedOut,
@@ -72,6 +79,10 @@ const DATABASES: &str = "select oid, convert_to(datname::text, getdatabaseencodi
                          dattablespace from pg_catalog.pg_database";
 const TABLESPACES: &str = "select oid, convert_to(spcname::text, getdatabaseencoding()::name) \
                            from pg_catalog.pg_tablespace";
+const VERSION: &str = "select current_setting('server_version')";
+const LOCATIONS: &str = "select oid, convert_to(pg_catalog.pg_tablespace_location(oid), \
+                         getdatabaseencoding()::name) from pg_catalog.pg_tablespace";
+const SLOTS: &str = "select slot_name::text from pg_catalog.pg_replication_slots";
 const FILES: &str = "select pg_catalog.pg_relation_filenode('pg_catalog.pg_database'), \
                      pg_catalog.pg_relation_filenode('pg_catalog.pg_tablespace')";
 /// Looks into the folders themselves, which only a superuser may: nothing else tells how much
@@ -144,6 +155,31 @@ impl Catalog {
             Ok(names)
         })
         .await
+    }
+
+    /// Reads what a clone needs beside names and sizes.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::read`]; also when this pgherd does not know the server's version.
+    pub async fn inventory(&self) -> Result<Inventory, NamesError> {
+        let (version, locations, slots) = self
+            .ask(async |client: &Client| {
+                let version: String = client.query_one(VERSION, &[]).await?.try_get(0)?;
+                let mut locations = HashMap::new();
+                for row in client.query(LOCATIONS, &[]).await? {
+                    let path = PathBuf::from(OsString::from_vec(row.try_get(1)?));
+                    if path.is_absolute() {
+                        locations.insert(Oid(row.try_get(0)?), path);
+                    }
+                }
+                let slots = client.query(SLOTS, &[]).await?;
+                let slots = slots.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
+                Ok((version, locations, slots))
+            })
+            .await?;
+        let major = Major::from_server_version(&version).map_err(NamesError::Version)?;
+        Ok(Inventory { major, locations, slots })
     }
 
     /// Reads the sizes of all databases.
