@@ -2,10 +2,9 @@
 //!
 //! What is not committed yet is not seen here; the WAL itself tells of that.
 
-mod passfile;
 mod query;
 
-pub use passfile::{PassfileError, Password};
+pub use pgnet::passfile::{PassfileError, Password};
 pub use query::{Catalog, NamesError};
 
 use pgtypes::{Lsn, Oid, Timeline};

@@ -9,11 +9,11 @@ use std::os::unix::ffi::OsStringExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use pgnet::passfile::{self, Login};
 use pgnet::{DialError, Endpoint};
 use pgtypes::{Major, Oid, Timeline, UnknownMajor, Xid};
 use tokio_postgres::{Client, NoTls};
 
-use super::passfile::{self, Login};
 use super::{Database, Inventory, Names, PassfileError, Size, Tablespace};
 
 /// Longest time for one question, login included; it reads a few small catalogs.
