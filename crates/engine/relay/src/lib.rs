@@ -20,6 +20,7 @@ pub mod counters;
 pub mod ledger;
 pub mod names;
 pub mod plan;
+mod probe;
 mod service;
 mod session;
 mod slots;
@@ -27,4 +28,5 @@ mod stream;
 
 pub use ledger::forget;
 pub use plan::{Plan, PlanError, plan};
+pub use probe::is_relay;
 pub use service::{Error, Handle, Options, Service};

@@ -123,7 +123,7 @@ pub async fn plan(options: &Options, client: &Client<'_>) -> Result<Plan, PlanEr
     };
     for it in names.tablespaces.iter().filter(|it| it.oid != Oid::PG_GLOBAL) {
         let here = sizes.iter().filter(|size| size.tablespace == it.oid);
-        let (kept, left_out): (Vec<_>, Vec<_>) = here.partition(|size| judge.keeps(size));
+        let (kept, left_out): (Vec<&Size>, Vec<&Size>) = here.partition(|size| judge.keeps(size));
         plan.tablespaces.push(PlannedTablespace {
             name: shown(&it.name),
             location: inventory.locations.get(&it.oid).cloned(),
@@ -171,7 +171,7 @@ impl Judge {
 
     fn database(&self, database: &Database, sizes: &[Size]) -> PlannedDatabase {
         let own = sizes.iter().filter(|size| size.database == database.oid);
-        let (kept, left_out): (Vec<_>, Vec<_>) = own.partition(|size| self.keeps(size));
+        let (kept, left_out): (Vec<&Size>, Vec<&Size>) = own.partition(|size| self.keeps(size));
         PlannedDatabase {
             name: shown(&database.name),
             kept_bytes: kept.iter().map(|size| size.bytes).sum(),
