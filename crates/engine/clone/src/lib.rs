@@ -31,6 +31,7 @@ pub use backup::Progress;
 pub use owner::Owner;
 pub use programs::Programs;
 pub use space::room;
+pub use work::slot_left_behind;
 
 /// Where something listens.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -42,6 +42,13 @@ struct Made {
     slot: Option<String>,
 }
 
+/// The slot that a clone into `target` made before it was killed; the next one drops it.
+#[must_use]
+pub fn slot_left_behind(target: &Path) -> Option<String> {
+    let text = Document::new(target.join(FOLDER).join("journal")).load().ok()??;
+    serde_json::from_str::<Made>(&text).ok()?.slot
+}
+
 /// A clone that is being made.
 #[derive(Debug)]
 pub(crate) struct Work {

@@ -59,7 +59,10 @@ async fn make(
         bail!("not enough room for {}", room.what);
     }
     let slot = slot(options);
-    if let Some(slot) = slot.as_ref().filter(|slot| plan.slots.contains(*slot)) {
+    let left_behind = clone::slot_left_behind(&target);
+    let is_foreign =
+        |slot: &&String| plan.slots.contains(*slot) && left_behind != Some((*slot).clone());
+    if let Some(slot) = slot.as_ref().filter(is_foreign) {
         bail!("there is a replication slot {slot:?} already; drop it, or choose another --slot");
     }
     let owner = Owner::choose(options.owner.as_deref(), &target);
@@ -101,7 +104,7 @@ async fn make(
 async fn take(options: &clone::Options, stop: CancellationToken) -> Result<()> {
     let mut meter = Meter::new();
     let taken = clone::run(options, |progress| meter.show(progress), stop).await;
-    meter.end();
+    meter.end(taken.is_ok());
     taken.context("no clone was made")
 }
 

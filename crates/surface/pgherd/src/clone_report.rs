@@ -70,6 +70,7 @@ pub(crate) struct Meter {
     bar: Option<ProgressBar>,
     started: Instant,
     told: Instant,
+    copied_bytes: u64,
 }
 
 impl Meter {
@@ -86,26 +87,31 @@ impl Meter {
             }
             bar
         });
-        Self { bar, started: now, told: now }
+        Self { bar, started: now, told: now, copied_bytes: 0 }
     }
 
     pub(crate) fn show(&mut self, progress: Progress) {
+        self.copied_bytes = progress.done_bytes;
         if let Some(bar) = &self.bar {
             bar.set_length(progress.total_bytes);
             bar.set_position(progress.done_bytes);
             return;
         }
-        let is_last = progress.done_bytes >= progress.total_bytes;
-        if self.told.elapsed() < LINE_INTERVAL && !is_last {
+        if self.told.elapsed() < LINE_INTERVAL {
             return;
         }
         self.told = Instant::now();
         eprintln!("{}", line(progress, self.started.elapsed()));
     }
 
-    pub(crate) fn end(&self) {
+    pub(crate) fn end(&self, is_whole: bool) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
+        }
+        if is_whole {
+            let (copied, time) =
+                (HumanBytes(self.copied_bytes), HumanDuration(self.started.elapsed()));
+            eprintln!("copied {copied} in {time}");
         }
     }
 }
