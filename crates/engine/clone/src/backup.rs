@@ -46,8 +46,7 @@ pub(crate) async fn take(
         let (from, to) = (escaped(from), escaped(to));
         command.arg("--tablespace-mapping").arg(format!("{from}={to}"));
     }
-    // The lock goes with the child: who runs us again waits until this one has ended.
-    command.stdin(work.share_lock()?).stdout(Stdio::null()).stderr(Stdio::piped());
+    command.stdin(work.input()?).stdout(Stdio::null()).stderr(Stdio::piped());
     let program = options.programs.path("pg_basebackup");
     let mut child = command.spawn().map_err(io("run", &program))?;
     let mut last = VecDeque::new();
@@ -58,12 +57,14 @@ pub(crate) async fn take(
         }
         () = stop.cancelled() => {
             end(&mut child).await;
+            work.end_program();
             return Err(Error::Stopped);
         }
     };
     if status.success() {
         return Ok(());
     }
+    work.end_program();
     let reason = Vec::from(last).join("\n");
     let reason = if reason.is_empty() { status.to_string() } else { reason };
     Err(Error::Backup { program: "pg_basebackup", reason })

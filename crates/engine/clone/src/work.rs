@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 use state::Document;
 use tracing::{info, warn};
@@ -22,7 +23,7 @@ use crate::{Error, Options, io};
 const FOLDER: &str = ".pgherd-clone";
 /// What makes a folder a data directory.
 const VERSION: &str = "PG_VERSION";
-/// A program that lost us needs a moment to notice.
+/// A program that was killed needs a moment to end.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 /// A server needs a moment to notice that the client of a slot is gone.
 const SLOT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -54,7 +55,10 @@ pub fn slot_left_behind(target: &Path) -> Option<String> {
 pub(crate) struct Work {
     target: PathBuf,
     slot: Option<String>,
-    lock: File,
+    /// Held by whoever makes the clone.
+    _own: File,
+    /// Held by the program and its processes as well, as their input: so they are found.
+    shared: File,
     journal: Document,
     made: Made,
 }
@@ -71,14 +75,18 @@ impl Work {
         }
         make_folder(&target, options)?;
         make_folder(&folder, options)?;
-        let lock = take_lock(&folder, &target).await?;
+        let Some(own) = try_lock(&folder.join("lock"))? else {
+            return Err(Error::Busy { path: target });
+        };
+        let shared = take_over(&folder.join("input"), &target).await?;
         let journal = Document::new(folder.join("journal"));
         let left = match journal.load()? {
             Some(text) => serde_json::from_str(&text).unwrap_or_default(),
             None => Made::default(),
         };
         let is_ours = is_new || left.target;
-        let mut work = Self { target, slot: options.slot.clone(), lock, journal, made: left };
+        let mut work =
+            Self { target, slot: options.slot.clone(), _own: own, shared, journal, made: left };
         if is_left {
             info!(folder = %work.target.display(), "removing what an earlier clone left behind");
             work.clear(options).await?;
@@ -97,9 +105,15 @@ impl Work {
         self.target.join(FOLDER).join("data")
     }
 
-    /// The lock, for a child to hold as well.
-    pub(crate) fn share_lock(&self) -> Result<Stdio, Error> {
-        Ok(self.lock.try_clone().map_err(io("share the lock of", &self.target))?.into())
+    /// The input of the program: an empty file that marks it as ours.
+    pub(crate) fn input(&self) -> Result<Stdio, Error> {
+        Ok(self.shared.try_clone().map_err(io("share the lock of", &self.target))?.into())
+    }
+
+    /// Ends what is left of a program that ended badly: `pg_basebackup` does not take the
+    /// process along that receives its WAL, and that process does not notice.
+    pub(crate) fn end_program(&self) {
+        end_holders(&self.target.join(FOLDER).join("input"));
     }
 
     /// Notes that the slot is ours to drop.
@@ -215,19 +229,45 @@ impl Work {
     }
 }
 
-async fn take_lock(folder: &Path, target: &Path) -> Result<File, Error> {
-    let path = folder.join("lock");
-    let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
-    let file = file.map_err(io("open", &path))?;
+/// Takes a lock that ends with the process; `None` when somebody has it.
+fn try_lock(path: &Path) -> Result<Option<File>, Error> {
+    let file = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path);
+    let file = file.map_err(io("open", path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(io("lock", path)(error)),
+    }
+}
+
+/// Takes the lock that a clone shares with its program. The clone is dead, so its program has
+/// to go as well.
+async fn take_over(path: &Path, target: &Path) -> Result<File, Error> {
     let started = Instant::now();
     loop {
-        match file.try_lock() {
-            Ok(()) => return Ok(file),
-            Err(TryLockError::WouldBlock) if started.elapsed() < LOCK_TIMEOUT => {
-                tokio::time::sleep(RETRY_INTERVAL).await;
-            }
-            Err(TryLockError::WouldBlock) => return Err(Error::Busy { path: target.to_owned() }),
-            Err(TryLockError::Error(error)) => return Err(io("lock", &path)(error)),
+        if let Some(file) = try_lock(path)? {
+            return Ok(file);
+        }
+        if started.elapsed() > LOCK_TIMEOUT {
+            return Err(Error::Busy { path: target.to_owned() });
+        }
+        end_holders(path);
+        tokio::time::sleep(RETRY_INTERVAL).await;
+    }
+}
+
+/// Kills the processes whose input is the file at `path`: no others have it.
+fn end_holders(path: &Path) {
+    let (Ok(path), Ok(processes)) = (fs::canonicalize(path), fs::read_dir("/proc")) else { return };
+    for process in processes.flatten() {
+        let id = process.file_name().to_str().and_then(|id| id.parse().ok());
+        let input = fs::read_link(process.path().join("fd/0"));
+        if let Some(id) = id.and_then(Pid::from_raw)
+            && input.is_ok_and(|input| input == path)
+        {
+            info!(process = id.as_raw_nonzero().get(), "ending a program that lost its clone");
+            // It may just have ended.
+            kill_process(id, Signal::KILL).ok();
         }
     }
 }

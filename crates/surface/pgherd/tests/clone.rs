@@ -156,16 +156,13 @@ fn half_made(stage: &Stage, folder: &Folder) -> Result<(Link, Program)> {
     link.split(2048);
     let relay = format!("127.0.0.1:{}", link.port());
     let mut program = Program::start(&mut clone(stage, folder, &["--relay", &relay])?)?;
-    wait_until("half of the backup", PATIENCE, || {
-        ensure!(program.is_running()?, "{}", program.text());
-        Ok((link.bytes_down() > 2 << 20).then_some(()))
-    })?;
-    link.set(Traffic::Stall);
     // The journal has the slot as soon as the program has said that it made one.
     let journal = folder.path().join("data/.pgherd-clone/journal");
-    wait_until("the slot in the journal", PATIENCE, || {
+    wait_until("a backup under way", PATIENCE, || {
+        ensure!(program.is_running()?, "{}", program.text());
         let text = fs::read_to_string(&journal).unwrap_or_default();
-        Ok(text.contains("pgherd_berlin").then_some(()))
+        Ok((text.contains("pgherd_berlin") && link.bytes_down() > 1 << 20).then_some(()))
     })?;
+    link.set(Traffic::Stall);
     Ok((link, program))
 }
