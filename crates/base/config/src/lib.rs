@@ -1,6 +1,6 @@
 //! The configuration of `pgherd relay`: one YAML file, read strictly.
 //!
-//! [`load`] turns a file and the options of the command line into a [`Relay`], a type
+//! [`load()`] turns a file and the options of the command line into a [`Relay`], a type
 //! that cannot hold a bad value. When it cannot, [`ConfigError`] holds *every* problem
 //! with its place and a hint, not only the first one.
 //!

@@ -229,7 +229,7 @@ on_majors! {
                 move || {
                     session.query(
                         // Mostly headers: the cut is hardly ever between two records.
-                        "insert into t select g from generate_series(1, 100000) g",
+                        "insert into t select g from generate_series(1, 40000) g",
                     )
                 }
             });

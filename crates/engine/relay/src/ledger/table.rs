@@ -23,10 +23,13 @@ pub struct Table {
     templates: Vec<Oid>,
     database_files: Vec<u32>,
     tablespace_files: Vec<u32>,
-    /// The last answer that does not depend on the position: runs of records about one
-    /// database are long.
-    last: Cell<Option<(Place, Verdict)>>,
+    /// Answers that do not depend on the position, the last one for each [`Table::slot`]:
+    /// sessions in several databases write their records in turn.
+    last: [Cell<Option<(Place, Verdict)>>; SLOTS],
 }
+
+/// Answers that are remembered.
+const SLOTS: usize = 16;
 
 impl Table {
     /// Lays out what `fates` says for this history.
@@ -43,8 +46,15 @@ impl Table {
                 .collect(),
             database_files: fates.database_files.clone(),
             tablespace_files: fates.tablespace_files.clone(),
-            last: Cell::new(None),
+            last: Default::default(),
         }
+    }
+
+    /// Where the answer for a place is remembered; databases that were made one after the other
+    /// do not share a slot.
+    #[inline]
+    fn slot(&self, place: Place) -> Option<&Cell<Option<(Place, Verdict)>>> {
+        self.last.get((place.database.0 ^ place.tablespace.0) as usize % SLOTS)
     }
 
     fn judge(&self, place: Place, at: Lsn) -> (Verdict, bool) {
@@ -85,14 +95,15 @@ fn fate_at(book: &HashMap<Oid, Epochs>, oid: Oid, at: Lsn) -> (Option<Fate>, boo
 impl Judge for Table {
     #[inline]
     fn place(&self, place: Place, at: Lsn) -> Verdict {
-        if let Some((known, verdict)) = self.last.get()
+        let slot = self.slot(place);
+        if let Some((known, verdict)) = slot.and_then(Cell::get)
             && known == place
         {
             return verdict;
         }
         let (verdict, fixed) = self.judge(place, at);
-        if fixed {
-            self.last.set(Some((place, verdict)));
+        if let Some(slot) = slot.filter(|_| fixed) {
+            slot.set(Some((place, verdict)));
         }
         verdict
     }

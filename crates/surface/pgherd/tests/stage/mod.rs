@@ -122,6 +122,8 @@ const EVERYDAY: [&str; 9] = [
     "could not connect to the primary server",
     "could not send data to WAL stream",
     "could not send end-of-streaming message",
+    // The relay, or the server behind it, went away between two commands.
+    "server closed the connection unexpectedly",
     "FATAL:  database \"",
     "is not currently accepting connections",
 ];

@@ -1,0 +1,181 @@
+//! What users read: links lead somewhere, examples are good, every alarm is explained.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+/// Pages that are not in `docs`.
+const MARKDOWN: [&str; 2] = ["README.md", "CHANGELOG.md"];
+/// A piece of a message that is shorter says nothing.
+const PIECE_CHARS_MIN: usize = 8;
+
+fn root() -> Result<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(3);
+    Ok(root.context("the crate is not in the workspace")?.to_owned())
+}
+
+/// All files below `folder` whose name ends in `.extension`.
+fn files(folder: &Path, extension: &str) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).with_context(|| format!("read {}", folder.display()))? {
+        let path = entry?.path();
+        if path.is_dir() {
+            found.extend(files(&path, extension)?);
+        } else if path.extension().is_some_and(|it| it == extension) {
+            found.push(path);
+        }
+    }
+    Ok(found)
+}
+
+fn pages() -> Result<Vec<PathBuf>> {
+    let root = root()?;
+    let mut pages: Vec<_> = MARKDOWN.iter().map(|name| root.join(name)).collect();
+    pages.extend(files(&root.join("docs"), "md")?);
+    pages.extend(files(&root.join("changelog.d"), "md")?);
+    Ok(pages)
+}
+
+#[test]
+fn links_lead_somewhere() -> Result<()> {
+    let mut broken = Vec::new();
+    let mut seen = 0;
+    for page in pages()? {
+        let text = fs::read_to_string(&page)?;
+        for link in links(&text) {
+            seen += 1;
+            let (path, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let target = match path {
+                "" => page.clone(),
+                path => page.parent().context("a page in no folder")?.join(path),
+            };
+            let found = target.exists()
+                && (anchor.is_empty()
+                    || anchors(&fs::read_to_string(&target)?).contains(&anchor.to_owned()));
+            if !found {
+                broken.push(format!("{}: {link}", page.display()));
+            }
+        }
+    }
+    ensure!(broken.is_empty(), "broken links:\n{}", broken.join("\n"));
+    ensure!(seen > 20, "only {seen} links were found");
+    Ok(())
+}
+
+/// Targets of `[text](target)` that are not on other sites.
+fn links(text: &str) -> impl Iterator<Item = &str> {
+    let targets = text.split("](").skip(1).filter_map(|rest| Some(rest.split_once(')')?.0));
+    targets.filter(|target| !target.contains("://"))
+}
+
+/// What a page's headings are called in links.
+fn anchors(text: &str) -> Vec<String> {
+    let headings = text.lines().filter(|line| line.starts_with('#'));
+    let anchor = |line: &str| {
+        let text = line.trim_start_matches('#').trim().to_lowercase();
+        let kept = text.chars().filter(|it| it.is_alphanumeric() || matches!(it, ' ' | '-' | '_'));
+        kept.map(|it| if it == ' ' { '-' } else { it }).collect()
+    };
+    headings.map(anchor).collect()
+}
+
+#[test]
+fn yaml_examples_are_good_configurations() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let mut seen = 0;
+    for page in pages()? {
+        let text = fs::read_to_string(&page)?;
+        for block in text.split("```yaml\n").skip(1) {
+            let (yaml, _) = block.split_once("```").context("a block without an end")?;
+            let file = folder.path().join("relay.yaml");
+            fs::write(&file, yaml)?;
+            let mut check = Command::new(env!("CARGO_BIN_EXE_pgherd"));
+            let output = check.args(["relay", "--check", "-c"]).arg(&file).output()?;
+            let complaint = String::from_utf8_lossy(&output.stderr);
+            ensure!(output.status.success(), "{}:\n{yaml}\n{complaint}", page.display());
+            seen += 1;
+        }
+    }
+    ensure!(seen >= 4, "only {seen} examples were found");
+    Ok(())
+}
+
+/// Every message of a `warn!` or `error!`, and every text of an error that one of them shows.
+#[test]
+fn every_alarm_is_explained() -> Result<()> {
+    let root = root()?;
+    let explained = plain(&fs::read_to_string(root.join("docs/guide/alarms.md"))?);
+    let mut missing = Vec::new();
+    let mut seen = 0;
+    for layer in ["base", "engine", "surface"] {
+        for file in files(&root.join("crates").join(layer), "rs")? {
+            let path = file.to_string_lossy();
+            // A bad configuration explains itself, with the line and a hint.
+            if path.contains("/tests/") || path.contains("/base/config/") {
+                continue;
+            }
+            for message in alarms(&fs::read_to_string(&file)?) {
+                seen += 1;
+                if !pieces(&message).all(|piece| explained.contains(&piece)) {
+                    missing.push(format!("{}: {message}", file.display()));
+                }
+            }
+        }
+    }
+    ensure!(missing.is_empty(), "not in docs/guide/alarms.md:\n{}", missing.join("\n"));
+    ensure!(seen > 40, "only {seen} messages were found");
+    Ok(())
+}
+
+/// The messages of a source file.
+fn alarms(source: &str) -> Vec<String> {
+    let code = source.split("#[cfg(test)]").next().unwrap_or_default();
+    let mut messages = Vec::new();
+    for (begin, end, last) in
+        [("warn!(", ");", true), ("error!(", ");", true), ("#[error(", ")]", false)]
+    {
+        for rest in code.split(begin).skip(1) {
+            let Some((inside, _)) = rest.split_once(end) else { continue };
+            let mut literals = literals(inside).into_iter();
+            // The message comes behind the fields of a log line, and first in an error.
+            let message = if last { literals.next_back() } else { literals.next() };
+            messages.extend(message);
+        }
+    }
+    messages
+}
+
+/// The string literals of a piece of Rust, with line continuations joined.
+fn literals(code: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut chars = code.chars();
+    while chars.by_ref().any(|it| it == '"') {
+        let mut literal = String::new();
+        while let Some(char) = chars.next() {
+            match char {
+                '"' => break,
+                '\\' => literal.extend(chars.next()),
+                char => literal.push(char),
+            }
+        }
+        found.push(plain(&literal));
+    }
+    found
+}
+
+/// Without what marks up, and with single spaces.
+fn plain(text: &str) -> String {
+    let text = text.replace('`', "");
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// The parts of a message between its placeholders.
+fn pieces(message: &str) -> impl Iterator<Item = String> {
+    let parts = message.split('{').enumerate().map(|(place, part)| match place {
+        0 => part,
+        _ => part.split_once('}').map_or("", |(_, rest)| rest),
+    });
+    parts.map(|part| part.trim().to_owned()).filter(|part| part.len() >= PIECE_CHARS_MIN)
+}
