@@ -5,6 +5,8 @@
 //! there is a single copy whose messages begin with a letter. A last result set says where
 //! the backup ends. (`basebackup.c`, `basebackup_copy.c`)
 
+mod whole;
+
 use std::collections::{HashMap, VecDeque};
 
 use basebackup::{Archive, Manifest, Piece, Place, Selection as _, Undecided};
@@ -19,9 +21,13 @@ use super::holdings::Holdings;
 use super::wal_files::WalFiles;
 use crate::session::{Outbound, STREAM_BUFFER_BYTES, SessionError};
 use crate::stream::Course;
+use whole::Run;
 
 /// Output is written when this much is ready, or when nothing more has arrived.
 const WRITE_BYTES: usize = 128 * 1024;
+
+/// Less than this is gathered before it is written.
+const COPY_BYTES: usize = 16 * 1024;
 
 /// What is being copied.
 enum Copying {
@@ -91,6 +97,26 @@ impl Answer {
     ) -> Result<(), SessionError> {
         let upstream = |error: std::io::Error| SessionError::Upstream(error.into());
         loop {
+            match self.run(from_upstream.buffered()) {
+                Run::Keep(bytes) => {
+                    let run = from_upstream.buffered().get(..bytes).unwrap_or_default();
+                    if bytes < COPY_BYTES {
+                        self.out.extend_from_slice(run);
+                    } else {
+                        to_client.queue(&self.out);
+                        self.out.clear();
+                        let written = to_client.write_through(run, true).await;
+                        written.map_err(|error| SessionError::Client(error.into()))?;
+                    }
+                    from_upstream.consume(bytes);
+                }
+                Run::Drop(bytes) => from_upstream.consume(bytes),
+                Run::None => {}
+            }
+            if self.out.len() >= WRITE_BYTES {
+                to_client.send(&self.out).await?;
+                self.out.clear();
+            }
             let arrived = from_upstream.take(limit::STREAM)?;
             let Some(message) = arrived else {
                 to_client.send(&std::mem::take(&mut self.out)).await?;
@@ -109,10 +135,6 @@ impl Answer {
                 );
                 return to_client.send(&std::mem::take(&mut self.out)).await;
             }
-            if self.out.len() >= WRITE_BYTES {
-                to_client.send(&self.out).await?;
-                self.out.clear();
-            }
         }
     }
 
@@ -124,7 +146,6 @@ impl Answer {
                 self.pass(message);
             }
             backend::COPY_OUT => self.begin_copy(message),
-            backend::COPY_DATA if self.passes_whole(message) => {}
             backend::COPY_DATA if self.in_one_copy => self.one_copy_data(message).await?,
             backend::COPY_DATA => {
                 self.data(message.payload()).await?;
@@ -141,28 +162,6 @@ impl Answer {
             _ => self.pass(message),
         }
         Ok(())
-    }
-
-    /// Most messages lie inside of a file: they go on, or not, as they are.
-    fn passes_whole(&mut self, message: &Message) -> bool {
-        let data = match message.payload().split_first() {
-            Some((b'd', data)) if self.in_one_copy => data,
-            Some(_) if !self.in_one_copy => message.payload(),
-            _ => return false,
-        };
-        let Copying::Archive(archive) = &mut self.copying else { return false };
-        if !self.body.is_empty() {
-            return false;
-        }
-        match archive.take_whole(data.len()) {
-            Some(true) => {
-                self.kept_bytes += data.len() as u64;
-                self.pass(message);
-            }
-            Some(false) => self.dropped_bytes += data.len() as u64,
-            None => return false,
-        }
-        true
     }
 
     fn pass(&mut self, message: &Message) {
