@@ -78,11 +78,20 @@ impl Inbound {
     ///
     /// What the socket reports.
     pub async fn fill(&mut self) -> io::Result<usize> {
+        self.fill_up_to(STEP_BYTES).await
+    }
+
+    /// As [`Self::fill`], with room for `bytes`: for the long messages of a backup.
+    ///
+    /// # Errors
+    ///
+    /// What the socket reports.
+    pub async fn fill_up_to(&mut self, bytes: usize) -> io::Result<usize> {
         if self.used > 0 {
             self.buffer.drain(..self.used);
             self.used = 0;
         }
-        self.buffer.reserve(STEP_BYTES);
+        self.buffer.reserve(bytes);
         tokio::io::AsyncReadExt::read_buf(&mut self.half, &mut self.buffer).await
     }
 

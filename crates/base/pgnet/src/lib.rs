@@ -13,6 +13,7 @@ mod conn;
 mod endpoint;
 mod inbound;
 mod listener;
+pub mod passfile;
 
 pub use conn::{Conn, ReadHalf, WriteHalf};
 pub use endpoint::{DialError, Endpoint};

@@ -37,6 +37,22 @@ pub fn start(format: Format, verbose: u8) {
         1 => Level::DEBUG,
         _ => Level::TRACE,
     };
+    start_at(level, format, verbose > 0);
+}
+
+/// As [`start`] for a command that talks to a person: it logs what went wrong, and the story
+/// only when asked for.
+pub fn start_quietly(verbose: u8) {
+    let level = match verbose {
+        0 => Level::WARN,
+        1 => Level::INFO,
+        2 => Level::DEBUG,
+        _ => Level::TRACE,
+    };
+    start_at(level, Format::Text, verbose > 1);
+}
+
+fn start_at(level: Level, format: Format, with_target: bool) {
     let filter = EnvFilter::builder()
         .with_default_directive(level.into())
         .with_env_var(FILTER_VARIABLE)
@@ -45,7 +61,7 @@ pub fn start(format: Format, verbose: u8) {
         .with_env_filter(filter)
         .with_writer(|| OneLine::new(std::io::stderr()))
         .with_span_events(FmtSpan::NONE)
-        .with_target(verbose > 0)
+        .with_target(with_target)
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()));
     let started = match format {
         Format::Text => lines.try_init(),

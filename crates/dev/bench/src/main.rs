@@ -7,6 +7,7 @@
 //! A missed bar is printed loudly and is no failure: the exit status tells whether it could be
 //! measured.
 
+mod backup;
 mod catchup;
 mod commit;
 mod memory;
@@ -56,6 +57,8 @@ enum Part {
     Commit,
     /// Peak memory.
     Memory,
+    /// Base backups.
+    Backup,
 }
 
 #[derive(Debug, Subcommand)]
@@ -138,6 +141,9 @@ fn run(cli: Cli) -> Result<()> {
     }
     if wanted(Part::Memory) {
         memory::measure(&bench, &mut report).context("memory")?;
+    }
+    if wanted(Part::Backup) {
+        backup::measure(&bench, &mut report).context("base backups")?;
     }
     report.finish()
 }

@@ -57,6 +57,7 @@ pub use relay::Relay;
 pub use rustix::process::Signal;
 pub use session::Session;
 pub use standby::{Standby, StandbyBuilder};
+pub use user::give_all as give_to_servers;
 pub use wait::{PATIENCE, wait_until};
 pub use waldump::{Locator, Record, WalDump, waldump};
 pub use workload::{Workload, amcheck, fingerprint, same_contents};

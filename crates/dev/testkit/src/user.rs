@@ -45,7 +45,11 @@ pub(crate) fn give(path: &Path) -> Result<()> {
 }
 
 /// Gives everything under `path` to the servers' user, without following links.
-pub(crate) fn give_all(path: &Path) -> Result<()> {
+///
+/// # Errors
+///
+/// When there is no such user, or we may not give files away.
+pub fn give_all(path: &Path) -> Result<()> {
     let Some((uid, gid)) = of_servers()? else { return Ok(()) };
     let mut left = vec![path.to_owned()];
     while let Some(path) = left.pop() {

@@ -3,7 +3,8 @@
 //! A client comes in through [`Service`]; [`session`] reads its first packet, chooses its
 //! configuration, and passes the login between it and the upstream untouched. Commands are
 //! passed on or refused one by one. A stream goes through [`stream`]: unfiltered as it is,
-//! filtered through `wal::Rewriter`, with the fates that [`ledger`] keeps.
+//! filtered through `wal::Rewriter`, with the fates that [`ledger`] keeps; [`backup`] filters
+//! base backups with the same fates.
 //!
 //! # What it guarantees
 //!
@@ -12,14 +13,20 @@
 //!
 //! # What it does not do
 //!
-//! It has no users of its own and keeps no secrets; one upstream; no filtered base backups.
+//! It has no users of its own and keeps no secrets; one upstream.
 
+mod backup;
 pub mod counters;
 pub mod ledger;
 pub mod names;
+pub mod plan;
+mod probe;
 mod service;
 mod session;
+mod slots;
 mod stream;
 
 pub use ledger::forget;
+pub use plan::{Plan, PlanError, plan};
+pub use probe::is_relay;
 pub use service::{Error, Handle, Options, Service};

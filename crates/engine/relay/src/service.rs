@@ -5,7 +5,7 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use config::{Filter, Host, Listen};
+use config::{Filter, Host, Listen, Upstream};
 use pgnet::{Conn, DialError, Endpoint, Listener, Local};
 use tasks::{CancellationToken, Group};
 use tokio::sync::{Semaphore, mpsc};
@@ -126,11 +126,7 @@ impl Service {
         }
         let upstream = &options.upstream;
         let endpoint = endpoint_of(&upstream.host, upstream.port);
-        let catalog = &upstream.catalog;
-        let names_endpoint = endpoint_of(
-            catalog.host.as_ref().unwrap_or(&upstream.host),
-            catalog.port.unwrap_or(upstream.port),
-        );
+        let names_endpoint = names_endpoint_of(upstream);
         let (sender, names_changed) = mpsc::channel(NAMES_CHANGED_MAX);
         let places = usize::try_from(options.limits.max_connections).unwrap_or(usize::MAX);
         let context = Arc::new(Context {
@@ -173,6 +169,25 @@ impl Service {
             "stopped",
         );
         outcome.map_err(Error::Task)
+    }
+}
+
+/// Where names are read: the upstream itself unless the configuration says otherwise.
+pub(crate) fn names_endpoint_of(upstream: &Upstream) -> Endpoint {
+    let catalog = &upstream.catalog;
+    let host = catalog.host.as_ref().unwrap_or(&upstream.host);
+    endpoint_of(host, catalog.port.unwrap_or(upstream.port))
+}
+
+/// How names are read; `user` is the client's, for when no other is configured.
+pub(crate) fn catalog_of(upstream: &Upstream, endpoint: Endpoint, user: &str) -> Catalog {
+    let catalog = &upstream.catalog;
+    Catalog {
+        endpoint,
+        dial_timeout: DIAL_TIMEOUT,
+        user: catalog.user.clone().unwrap_or_else(|| user.to_owned()),
+        database: catalog.database.clone(),
+        passfile: catalog.passfile.clone(),
     }
 }
 
@@ -310,14 +325,7 @@ impl Context {
 
     /// How names are read; `user` is the client's, for when no other is configured.
     pub(crate) fn catalog(&self, user: &str) -> Catalog {
-        let catalog = &self.config.upstream.catalog;
-        Catalog {
-            endpoint: self.names_endpoint.clone(),
-            dial_timeout: DIAL_TIMEOUT,
-            user: catalog.user.clone().unwrap_or_else(|| user.to_owned()),
-            database: catalog.database.clone(),
-            passfile: catalog.passfile.clone(),
-        }
+        catalog_of(&self.config.upstream, self.names_endpoint.clone(), user)
     }
 
     /// Has the names read again, soon.

@@ -25,6 +25,12 @@ enum Command {
     /// the configuration; without one, everybody gets everything.
     #[command(disable_help_flag = true, args_conflicts_with_subcommands = true)]
     Relay(Relay),
+    /// Makes a standby that holds what its configuration includes
+    ///
+    /// Takes the base backup through the relay, or as the relay would when it does not run, and
+    /// writes the settings with which the standby follows it. Ends with a data directory that is
+    /// whole, or with none.
+    Clone(CloneOptions),
 }
 
 #[derive(Debug, Args)]
@@ -89,6 +95,50 @@ pub(crate) struct Forget {
     help: Option<bool>,
 }
 
+/// Options of `pgherd clone`.
+#[derive(Debug, Args)]
+pub(crate) struct CloneOptions {
+    /// Read the relay's configuration from this file
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+    /// The standby's application_name, which chooses its configuration
+    #[arg(long = "as", value_name = "NAME")]
+    pub(crate) name: String,
+    /// Put the data directory here; absent or empty
+    #[arg(short = 'D', long = "pgdata", value_name = "DIR")]
+    pub(crate) target: PathBuf,
+    /// Log in as this user [default: PGUSER, upstream.catalog.user, or your own name]
+    #[arg(short = 'U', long, value_name = "USER")]
+    pub(crate) user: Option<String>,
+    /// Find the password in this file, also when the standby logs in [default: PGPASSFILE]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) passfile: Option<PathBuf>,
+    /// The relay that the standby will stream from; it has to run [default: the first of `listen`]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) relay: Option<String>,
+    /// Make this replication slot for the standby [default: pgherd_NAME]
+    #[arg(long, value_name = "SLOT", conflicts_with = "no_slot")]
+    pub(crate) slot: Option<String>,
+    /// Make no replication slot
+    #[arg(long)]
+    pub(crate) no_slot: bool,
+    /// Put the tablespace at OLD into the folder NEW; may come several times
+    #[arg(short = 'T', long, value_name = "OLD=NEW")]
+    pub(crate) tablespace_mapping: Vec<String>,
+    /// Take the programs of PostgreSQL from this folder
+    #[arg(long, value_name = "DIR")]
+    pub(crate) bin_dir: Option<PathBuf>,
+    /// As root: whose the files will be [default: whoever owns the folder around DIR]
+    #[arg(long, value_name = "USER")]
+    pub(crate) owner: Option<String>,
+    /// Show what the standby would hold and how much that is, and exit
+    #[arg(short = 'n', long)]
+    pub(crate) dry_run: bool,
+    /// Log what happens; twice for more
+    #[arg(short, long, action = ArgAction::Count)]
+    pub(crate) verbose: u8,
+}
+
 /// Values of `--log-format`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum LogFormat {
@@ -102,6 +152,7 @@ pub(crate) enum LogFormat {
 pub(crate) enum Parsed {
     Relay(RelayOptions),
     Forget(Forget),
+    Clone(CloneOptions),
     /// Help or version, for standard output.
     Said(String),
     /// A complaint, for standard error.
@@ -121,6 +172,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Parsed {
             Some(RelayCommand::Forget(forget)) => Parsed::Forget(forget),
             None => Parsed::Relay(relay.run),
         },
+        Ok(Cli { command: Command::Clone(options) }) => Parsed::Clone(options),
         Err(error) if error.use_stderr() => Parsed::Wrong(error.render().to_string()),
         Err(error) => Parsed::Said(error.render().to_string()),
     }
@@ -136,7 +188,7 @@ mod tests {
         match parse(line.split(' ').map(OsString::from)) {
             Parsed::Relay(options) => options,
             Parsed::Wrong(text) | Parsed::Said(text) => panic!("{text}"),
-            Parsed::Forget(forget) => panic!("{forget:?}"),
+            Parsed::Forget(_) | Parsed::Clone(_) => panic!("another command"),
         }
     }
 

@@ -3,6 +3,8 @@
 //! It reads the command line and the configuration, wires the engines, and decides nothing.
 
 mod cli;
+mod clone_command;
+mod clone_report;
 #[cfg(test)]
 mod man;
 mod relay_command;
@@ -19,6 +21,7 @@ fn main() -> ExitCode {
     match cli::parse(std::env::args_os()) {
         cli::Parsed::Relay(options) => relay_command::run(&options),
         cli::Parsed::Forget(forget) => relay_command::forget(&forget),
+        cli::Parsed::Clone(options) => clone_command::run(&options),
         cli::Parsed::Said(text) => {
             print!("{text}");
             ExitCode::SUCCESS

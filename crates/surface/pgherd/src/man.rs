@@ -60,10 +60,12 @@ fn pages() -> Vec<(String, String)> {
     let mut pgherd = Cli::command();
     pgherd.build();
     let relay = pgherd.find_subcommand("relay").expect("the command is there");
+    let clone = pgherd.find_subcommand("clone").expect("the command is there");
     let forget = relay.find_subcommand("forget").expect("the command is there");
     vec![
         page(relay.clone(), "pgherd-relay", &SECTIONS, "pgherd-relay-forget(1)"),
         page(forget.clone(), "pgherd-relay-forget", &[], "pgherd-relay(1)"),
+        page(clone.clone(), "pgherd-clone", &[], "pgherd-relay(1), pg_basebackup(1)"),
     ]
 }
 

@@ -74,7 +74,7 @@ pub(crate) fn forget(forget: &Forget) -> ExitCode {
 }
 
 /// Reads the configuration, or tells what is wrong with it.
-fn load(path: Option<&Path>, overrides: &Overrides) -> Result<Options, ExitCode> {
+pub(crate) fn load(path: Option<&Path>, overrides: &Overrides) -> Result<Options, ExitCode> {
     let loaded = match path {
         Some(path) => config::load(path, overrides),
         None => config::defaults(overrides),

@@ -22,6 +22,7 @@ pub use adopt::Unmatched;
 pub use table::Table;
 
 use crate::counters::Counters;
+use crate::slots::{Slots, SlotsError};
 use fates::{Epoch, Fate, Kind, Reason};
 use store::{Record, Store};
 
@@ -59,6 +60,9 @@ pub enum LedgerError {
         /// What does not fit.
         reason: String,
     },
+    /// The file with the owners of slots failed.
+    #[error(transparent)]
+    Slots(#[from] SlotsError),
     /// Another process streams under this configuration.
     #[error("the state in {} is in use by a connected standby or another relay", path.display())]
     InUse {
@@ -209,7 +213,14 @@ impl Ledger {
         self.store.behind_all_sent(segment_bytes)
     }
 
-    fn fate(&self, kind: Kind, oid: pgtypes::Oid, history: &History, at: Lsn) -> Option<Fate> {
+    /// The fate of an OID at a position of a history.
+    pub(crate) fn fate(
+        &self,
+        kind: Kind,
+        oid: pgtypes::Oid,
+        history: &History,
+        at: Lsn,
+    ) -> Option<Fate> {
         self.record.fates.at(kind, oid, history, at).map(|epoch| epoch.fate)
     }
 
@@ -244,7 +255,9 @@ pub fn check_folder(state_dir: &Path) -> Result<(), LedgerError> {
 ///
 /// [`LedgerError::InUse`] while a client of it is connected.
 pub fn forget(state_dir: &Path, name: &str) -> Result<bool, LedgerError> {
-    store::forget(&store::folder(state_dir, name))
+    let known = store::forget(&store::folder(state_dir, name))?;
+    Slots::new(state_dir).forget(name)?;
+    Ok(known)
 }
 
 /// What a filter says of a database: its name, and the tablespace of its catalogs.

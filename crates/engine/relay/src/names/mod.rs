@@ -2,10 +2,9 @@
 //!
 //! What is not committed yet is not seen here; the WAL itself tells of that.
 
-mod passfile;
 mod query;
 
-pub use passfile::{PassfileError, Password};
+pub use pgnet::passfile::{PassfileError, Password};
 pub use query::{Catalog, NamesError};
 
 use pgtypes::{Lsn, Oid, Timeline};
@@ -28,6 +27,28 @@ pub struct Tablespace {
     pub oid: Oid,
     /// `spcname`
     pub name: Vec<u8>,
+}
+
+/// What else a clone needs to know of the server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inventory {
+    /// Its version.
+    pub major: pgtypes::Major,
+    /// Where tablespaces lie outside of the data directory.
+    pub locations: std::collections::HashMap<Oid, std::path::PathBuf>,
+    /// The names of the replication slots.
+    pub slots: Vec<String>,
+}
+
+/// How large a database is, in one tablespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size {
+    /// Its OID.
+    pub database: Oid,
+    /// Where these files are.
+    pub tablespace: Oid,
+    /// Their sizes together, in bytes.
+    pub bytes: u64,
 }
 
 /// What the catalogs say.

@@ -3,14 +3,18 @@
 //! The relay keeps no secrets of its clients, so this login is configured apart
 //! (`upstream.catalog`), or uses the client's user with the password file.
 
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::PathBuf;
 use std::time::Duration;
 
+use pgnet::passfile::{self, Login};
 use pgnet::{DialError, Endpoint};
-use pgtypes::{Oid, Timeline, Xid};
+use pgtypes::{Major, Oid, Timeline, UnknownMajor, Xid};
 use tokio_postgres::{Client, NoTls};
 
-use super::passfile::{self, Login};
-use super::{Database, Names, PassfileError, Tablespace};
+use super::{Database, Inventory, Names, PassfileError, Size, Tablespace};
 
 /// Longest time for one question, login included; it reads a few small catalogs.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -30,7 +34,7 @@ pub struct Catalog {
     /// Which database.
     pub database: String,
     /// Password file, when one is configured.
-    pub passfile: Option<std::path::PathBuf>,
+    pub passfile: Option<PathBuf>,
 }
 
 /// Why the names could not be read.
@@ -53,6 +57,9 @@ pub enum NamesError {
         /// What the server, or the driver, said.
         source: tokio_postgres::Error,
     },
+    /// A version that this pgherd does not know.
+    #[error(transparent)]
+    Version(UnknownMajor),
     /// No answer in time.
     #[error("no answer within {} s", ANSWER_TIMEOUT.as_secs())]
     TimedOut,
@@ -72,8 +79,34 @@ const DATABASES: &str = "select oid, convert_to(datname::text, getdatabaseencodi
                          dattablespace from pg_catalog.pg_database";
 const TABLESPACES: &str = "select oid, convert_to(spcname::text, getdatabaseencoding()::name) \
                            from pg_catalog.pg_tablespace";
+const VERSION: &str = "select current_setting('server_version')";
+const LOCATIONS: &str = "select oid, convert_to(pg_catalog.pg_tablespace_location(oid), \
+                         getdatabaseencoding()::name) from pg_catalog.pg_tablespace";
+const SLOTS: &str = "select slot_name::text from pg_catalog.pg_replication_slots";
 const FILES: &str = "select pg_catalog.pg_relation_filenode('pg_catalog.pg_database'), \
                      pg_catalog.pg_relation_filenode('pg_catalog.pg_tablespace')";
+/// Looks into the folders themselves, which only a superuser may: nothing else tells how much
+/// of a database lies in which tablespace. `TABLESPACE_VERSION_DIRECTORY` is in the path.
+const SIZES: &str = "with version as (select 'PG_' || current_setting('server_version_num')::int \
+         / 10000 || '_' || catalog_version_no as folder from pg_catalog.pg_control_system()), \
+     folders as (select t.oid as tablespace, d as database, case when t.oid = 1663 then 'base/' || d \
+         else 'pg_tblspc/' || t.oid || '/' || folder || '/' || d end as path from version, \
+         pg_catalog.pg_tablespace t, pg_catalog.pg_tablespace_databases(t.oid) d \
+         where t.oid <> 1664) \
+     select database, tablespace, coalesce(sum(file.size), 0)::bigint from folders, \
+         pg_catalog.pg_ls_dir(path, true, false) name, \
+         pg_catalog.pg_stat_file(path || '/' || name, true) file group by 1, 2";
+/// What others may know: all of a database, as if it lay in its own tablespace.
+const SIZES_ROUGH: &str = "select oid, dattablespace, pg_catalog.pg_database_size(oid) \
+                           from pg_catalog.pg_database";
+/// Whether a database or tablespace that no catalog knows may yet appear there. On a primary,
+/// whoever makes one has locked the catalog until the end. A standby only tells that the folder
+/// is there.
+const BEING_MADE: &str = "select case when pg_catalog.pg_is_in_recovery() \
+     then $2::oid = 0 or exists (select from pg_catalog.pg_tablespace_databases($1::oid) d \
+         where d = $2::oid) \
+     else exists (select from pg_catalog.pg_locks where locktype = 'relation' and database = 0 \
+         and relation in (1213, 1262) and mode = 'RowExclusiveLock' and granted) end";
 /// Timeline and position; a standby tells its timeline to those only who may read statistics.
 const PLACE: &str = "select case when pg_is_in_recovery() \
          then (select received_tli from pg_catalog.pg_stat_wal_receiver) \
@@ -120,6 +153,61 @@ impl Catalog {
             let lsn = place.try_get::<_, Option<&str>>(1)?.and_then(|lsn| lsn.parse().ok());
             names.read_at = timeline.map(Timeline).zip(lsn);
             Ok(names)
+        })
+        .await
+    }
+
+    /// Reads what a clone needs beside names and sizes.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::read`]; also when this pgherd does not know the server's version.
+    pub async fn inventory(&self) -> Result<Inventory, NamesError> {
+        let (version, locations, slots) = self
+            .ask(async |client: &Client| {
+                let version: String = client.query_one(VERSION, &[]).await?.try_get(0)?;
+                let mut locations = HashMap::new();
+                for row in client.query(LOCATIONS, &[]).await? {
+                    let path = PathBuf::from(OsString::from_vec(row.try_get(1)?));
+                    if path.is_absolute() {
+                        locations.insert(Oid(row.try_get(0)?), path);
+                    }
+                }
+                let slots = client.query(SLOTS, &[]).await?;
+                let slots = slots.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
+                Ok((version, locations, slots))
+            })
+            .await?;
+        let major = Major::from_server_version(&version).map_err(NamesError::Version)?;
+        Ok(Inventory { major, locations, slots })
+    }
+
+    /// Reads the sizes of all databases.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::read`]; also when the user may not connect to one of them.
+    pub async fn sizes(&self) -> Result<Vec<Size>, NamesError> {
+        let exact = self.ask(async |client: &Client| client.query(SIZES, &[]).await).await;
+        let rows = match exact {
+            Ok(rows) => rows,
+            Err(_not_allowed) => {
+                self.ask(async |client: &Client| client.query(SIZES_ROUGH, &[]).await).await?
+            }
+        };
+        Ok(rows.iter().filter_map(size_of).collect())
+    }
+
+    /// Whether what lies in `place`, and has no name, may be given one by a transaction that
+    /// has not ended.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::read`].
+    pub async fn is_being_made(&self, place: wal::Place) -> Result<bool, NamesError> {
+        self.ask(async |client: &Client| {
+            let (tablespace, database) = (&place.tablespace.0, &place.database.0);
+            client.query_one(BEING_MADE, &[tablespace, database]).await?.try_get(0)
         })
         .await
     }
@@ -189,6 +277,16 @@ impl Catalog {
         }
         Ok(login)
     }
+}
+
+fn size_of(row: &tokio_postgres::Row) -> Option<Size> {
+    // Databases that were dropped meanwhile have no size.
+    let bytes: Option<i64> = row.try_get(2).ok()?;
+    Some(Size {
+        database: Oid(row.try_get(0).ok()?),
+        tablespace: Oid(row.try_get(1).ok()?),
+        bytes: u64::try_from(bytes?).unwrap_or(0),
+    })
 }
 
 /// The two types of connection that the driver gives.

@@ -117,9 +117,18 @@ impl Session {
             Command::Sql | Command::StartLogical { .. } | Command::CreateLogicalSlot { .. } => {
                 self.answer(&refusal::unsupported(&command)).await
             }
-            Command::BaseBackup(_) | Command::UploadManifest if filtered => {
-                self.answer(&refusal::unfiltered_only(&command)).await
+            Command::BaseBackup(backup) if filtered => {
+                self.backup_filtered(&backup, &message.raw).await
             }
+            Command::StartPhysical(start)
+                if let Some(report) = self.foreign_slot(&start).await? =>
+            {
+                self.answer(&report).await
+            }
+            Command::CreatePhysicalSlot(create) if !create.temporary => {
+                self.change_slot(&create.name, true, &message.raw).await
+            }
+            Command::DropSlot { name, .. } => self.change_slot(&name, false, &message.raw).await,
             Command::StartPhysical(start) if filtered => self.start_filtered(start).await,
             Command::StartPhysical(_) if let Some(report) = self.filter_is_gone() => {
                 self.answer(&report).await

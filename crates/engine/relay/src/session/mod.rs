@@ -7,6 +7,7 @@ mod login;
 mod outbound;
 mod refusal;
 mod reply;
+mod slots;
 
 use std::sync::Arc;
 use std::time::Duration;

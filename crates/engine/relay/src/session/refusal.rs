@@ -111,13 +111,3 @@ pub(super) fn function_call() -> Report {
     let message = "fastpath function calls not supported in a replication connection";
     Report::error(SqlState::PROTOCOL_VIOLATION, message)
 }
-
-/// Commands that would give a filtered client what its filter leaves out.
-pub(super) fn unfiltered_only(command: &Command) -> Report {
-    let message = format!("{} is not supported for a client with a filter", command.keyword());
-    Report::error(SqlState::FEATURE_NOT_SUPPORTED, message).with_hint(
-        "The backup would hold the excluded databases. Take it from the server itself and leave \
-         the folders of the excluded databases and tablespaces out, or match this client with a \
-         configuration that has no filter.",
-    )
-}

@@ -6,13 +6,14 @@ use std::time::{Duration, Instant};
 use pgproto::copy::{Keepalive, ServerMessage, XLogData};
 use pgproto::frame::{Header, backend, limit};
 use pgproto::history::History;
-use pgtypes::{Lsn, SegmentBytes};
+use pgtypes::{Lsn, Oid, SegmentBytes};
 use tracing::{error, info};
 use wal::page::PAGE_BYTES;
 use wal::{Event, Outcome, Rewriter, Stats};
 
 use super::StreamError;
 use super::window::{HEAD_BYTES, Window, head_at};
+use crate::ledger::fates::{Fate, Kind};
 use crate::ledger::{Ledger, Table};
 use crate::names::Catalog;
 use crate::service::Context;
@@ -41,11 +42,18 @@ pub(crate) struct Course {
     pub(super) wanted: Lsn,
 }
 
+impl Course {
+    /// The fate of an OID in this history.
+    pub(crate) fn fate(&self, kind: Kind, oid: Oid, at: Lsn) -> Option<Fate> {
+        lock(&self.ledger).fate(kind, oid, &self.history, at)
+    }
+}
+
 /// A stream on its way.
-pub(super) struct Flow {
-    pub(super) course: Course,
-    pub(super) rewriter: Rewriter,
-    pub(super) table: Table,
+pub(crate) struct Flow {
+    pub(crate) course: Course,
+    pub(crate) rewriter: Rewriter,
+    pub(crate) table: Table,
     /// What has been read and is not final: it stands before the next bytes.
     pub(super) held: Vec<u8>,
     /// The newest segment that is in the ledger's journal.
@@ -77,7 +85,7 @@ pub(super) enum Ended {
 }
 
 impl Flow {
-    pub(super) fn new(course: Course, rewriter: Rewriter, table: Table, entered: Lsn) -> Self {
+    pub(crate) fn new(course: Course, rewriter: Rewriter, table: Table, entered: Lsn) -> Self {
         Self {
             course,
             rewriter,
@@ -303,7 +311,7 @@ impl Flow {
     }
 
     /// Takes over what the WAL says, and makes sure that what it needs is known.
-    pub(super) async fn handle(&mut self, event: &Event) -> Result<(), StreamError> {
+    pub(crate) async fn handle(&mut self, event: &Event) -> Result<(), StreamError> {
         match event {
             Event::Boundary(span) => return self.enter(span.boundary, Some(span)),
             Event::Unknown { at, xid, place } => {
@@ -401,7 +409,7 @@ impl Flow {
 }
 
 /// The ledger of a configuration, for a moment: nothing waits while it is held.
-pub(super) fn lock(ledger: &Mutex<Ledger>) -> std::sync::MutexGuard<'_, Ledger> {
+pub(crate) fn lock(ledger: &Mutex<Ledger>) -> std::sync::MutexGuard<'_, Ledger> {
     // A panic elsewhere left a ledger that is on disk as it is in memory, or newer there.
     ledger.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

@@ -10,13 +10,14 @@ mod resolve;
 mod start;
 mod window;
 
-pub(crate) use flow::Course;
+pub(crate) use flow::{Course, Flow, lock};
 
 use pgproto::SqlState;
 use pgproto::backend::Report;
-use pgtypes::{BadSegmentBytes, Lsn};
+use pgtypes::{BadSegmentBytes, Lsn, Oid};
 use wal::WalError;
 
+use crate::backup::BackupError;
 use crate::ledger::LedgerError;
 use crate::names::NamesError;
 
@@ -63,6 +64,20 @@ pub(crate) enum StreamError {
     /// A message of the stream is malformed.
     #[error("the upstream sent a malformed stream message: {0}")]
     Malformed(String),
+    /// A base backup cannot be filtered.
+    #[error(transparent)]
+    Backup(#[from] BackupError),
+    /// A folder in a base backup belongs to nothing that has a name.
+    #[error(
+        "the upstream's catalogs do not know database {database} in tablespace {tablespace}, \
+         which is being created, or is left over from a crash"
+    )]
+    Unsettled {
+        /// Where the folder is.
+        tablespace: Oid,
+        /// Its name.
+        database: Oid,
+    },
     /// The stream has a hole or goes back.
     #[error("the upstream sent WAL from {found}, {expected} should have come")]
     Gap {

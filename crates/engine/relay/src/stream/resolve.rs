@@ -16,6 +16,9 @@ use super::flow::{Flow, lock};
 
 /// Between two looks at a transaction that is under way.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+/// How long a base backup waits for a database that is being created; copying a large template
+/// takes its time.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// After this long a transaction is taken for one that cannot end by itself.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -56,6 +59,36 @@ impl Flow {
             self.refresh();
         }
         Ok(())
+    }
+
+    /// Finds a fate for a folder in a base backup; whether it belongs there.
+    ///
+    /// No record tells which transaction made the folder, so this waits until nothing is being
+    /// made any more. What has no name then was dropped, or its making failed.
+    ///
+    /// # Errors
+    ///
+    /// When the names cannot be read, or the folder belongs to nothing for too long.
+    pub(crate) async fn settle(&mut self, place: Place) -> Result<bool, StreamError> {
+        let newest = Lsn(u64::MAX);
+        let started = Instant::now();
+        while !self.is_known(place, newest) {
+            // In this order: what ended before the first look is seen by the second.
+            let is_under_way = self.course.catalog.is_being_made(place).await?;
+            self.read_names().await?;
+            if self.is_known(place, newest) {
+                break;
+            }
+            if !is_under_way {
+                return Ok(false);
+            }
+            if started.elapsed() > SETTLE_TIMEOUT {
+                let Place { tablespace, database } = place;
+                return Err(StreamError::Unsettled { tablespace, database });
+            }
+            tokio::time::sleep(LOOK_INTERVAL).await;
+        }
+        Ok(self.table.place(place, newest) == Verdict::Pass)
     }
 
     /// Waits until a transaction is over.

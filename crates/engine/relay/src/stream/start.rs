@@ -22,7 +22,7 @@ impl Session {
         &mut self,
         start: StartPhysical,
     ) -> Result<(), SessionError> {
-        let course = match self.plot(&start).await {
+        let course = match self.plot(Some(&start)).await {
             Ok(course) => course,
             // Nothing has been started: the connection can go on.
             Err(SessionError::Stream(error)) => {
@@ -144,8 +144,11 @@ impl Session {
         Ok(false)
     }
 
-    /// Finds out all that a filtered stream needs to know.
-    async fn plot(&mut self, start: &StartPhysical) -> Result<Course, SessionError> {
+    /// Finds out all that a filtered stream, or a backup (without `start`), needs to know.
+    pub(crate) async fn plot(
+        &mut self,
+        start: Option<&StartPhysical>,
+    ) -> Result<Course, SessionError> {
         let (Some(configuration), Some(filter)) =
             (self.configuration.clone(), self.filter().cloned())
         else {
@@ -153,7 +156,7 @@ impl Session {
         };
         let (system_identifier, current) = self.identify().await?;
         let segment_bytes = self.segment_bytes().await?;
-        let timeline = start.timeline.unwrap_or(current);
+        let timeline = start.and_then(|start| start.timeline).unwrap_or(current);
         let history = self.history(timeline).await?;
         let ledger = self.context.ledger(&configuration.name, &filter, &system_identifier);
         let ledger = ledger.map_err(StreamError::from)?;
@@ -172,14 +175,16 @@ impl Session {
             }
             Err(error) => return Err(StreamError::from(error).into()),
         }
-        let wanted = start.start;
-        info!(
-            configuration = configuration.name,
-            lsn = %wanted,
-            %timeline,
-            slot = start.slot,
-            "streaming with a filter",
-        );
+        let wanted = start.map_or(Lsn::INVALID, |start| start.start);
+        if let Some(start) = start {
+            info!(
+                configuration = configuration.name,
+                lsn = %wanted,
+                %timeline,
+                slot = start.slot,
+                "streaming with a filter",
+            );
+        }
         Ok(Course {
             context: Arc::clone(&self.context),
             configuration: configuration.name,
@@ -192,7 +197,7 @@ impl Session {
     }
 
     /// The upstream's system identifier and its newest timeline.
-    async fn identify(&mut self) -> Result<(String, Timeline), SessionError> {
+    pub(crate) async fn identify(&mut self) -> Result<(String, Timeline), SessionError> {
         const COMMAND: &str = "IDENTIFY_SYSTEM";
         let row = self.ask_for_row(COMMAND).await?;
         let text = |column: usize| {

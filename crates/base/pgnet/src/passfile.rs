@@ -1,4 +1,4 @@
-//! The password for reading names: `PGPASSWORD`, or a password file as libpq reads it.
+//! Passwords as libpq finds them: `PGPASSWORD`, or a password file.
 //!
 //! The format follows the chapter "The Password File" of PostgreSQL's documentation.
 
@@ -39,7 +39,7 @@ pub enum PassfileError {
 
 /// Whose password is looked for.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Login<'a> {
+pub struct Login<'a> {
     /// Host, or `localhost` for a Unix socket.
     pub host: &'a str,
     /// Port.
@@ -56,7 +56,7 @@ pub(super) struct Login<'a> {
 /// # Errors
 ///
 /// [`PassfileError`] when the file that should be read cannot be, or is open to others.
-pub(super) fn find(
+pub fn find(
     passfile: Option<&Path>,
     login: Login<'_>,
 ) -> Result<Option<Password>, PassfileError> {

@@ -1,0 +1,186 @@
+//! `pg_basebackup` as a child process.
+
+use std::collections::VecDeque;
+use std::process::Stdio;
+use std::time::Duration;
+
+use tasks::CancellationToken;
+use tokio::io::{AsyncReadExt as _, BufReader};
+use tokio::process::{Child, Command};
+use tracing::debug;
+
+use crate::standby::connection_string;
+use crate::work::Work;
+use crate::{Error, Options, io};
+
+/// How long the program may take to end once it was told to.
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+/// Lines of its output that are kept for the reason of a failure.
+const LINES_KEPT: usize = 12;
+/// Longest line that is looked at.
+const LINE_BYTES_MAX: usize = 16 * 1024;
+
+/// How far a backup is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// What has come, in bytes.
+    pub done_bytes: u64,
+    /// What will come, in bytes; an estimate.
+    pub total_bytes: u64,
+}
+
+/// Takes the backup into the folder of `work`.
+pub(crate) async fn take(
+    options: &Options,
+    work: &mut Work,
+    progress: &mut impl FnMut(Progress),
+    stop: &CancellationToken,
+) -> Result<(), Error> {
+    let mut command = command(options, "pg_basebackup");
+    command.arg("--pgdata").arg(work.data());
+    command.args(["--checkpoint=fast", "--wal-method=stream", "--progress", "--verbose"]);
+    if let Some(slot) = &options.slot {
+        command.args(["--create-slot", "--slot", slot]);
+    }
+    for (from, to) in &options.mapping {
+        let (from, to) = (escaped(from), escaped(to));
+        command.arg("--tablespace-mapping").arg(format!("{from}={to}"));
+    }
+    command.stdin(work.input()?).stdout(Stdio::null()).stderr(Stdio::piped());
+    let program = options.programs.path("pg_basebackup");
+    let mut child = command.spawn().map_err(io("run", &program))?;
+    let mut last = VecDeque::new();
+    let status = tokio::select! {
+        read = follow(&mut child, work, progress, &mut last) => {
+            read?;
+            child.wait().await.map_err(io("wait for", &program))?
+        }
+        () = stop.cancelled() => {
+            end(&mut child).await;
+            work.end_program();
+            return Err(Error::Stopped);
+        }
+    };
+    if status.success() {
+        return Ok(());
+    }
+    work.end_program();
+    let reason = Vec::from(last).join("\n");
+    let reason = if reason.is_empty() { status.to_string() } else { reason };
+    Err(Error::Backup { program: "pg_basebackup", reason })
+}
+
+/// Drops a slot that a clone made.
+pub(crate) async fn drop_slot(options: &Options, slot: &str) -> Result<(), Error> {
+    let mut command = command(options, "pg_receivewal");
+    command.args(["--drop-slot", "--slot", slot]).stdin(Stdio::null());
+    let program = options.programs.path("pg_receivewal");
+    let output = command.output().await.map_err(io("run", &program))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let reason = String::from_utf8_lossy(&output.stderr).trim_end().to_owned();
+    Err(Error::Backup { program: "pg_receivewal", reason })
+}
+
+/// A program that connects to the source; messages are read, and so in English.
+fn command(options: &Options, program: &str) -> Command {
+    let mut pairs = vec![
+        ("host", options.source.host.clone()),
+        ("port", options.source.port.to_string()),
+        ("application_name", options.name.clone()),
+    ];
+    pairs.extend(options.user.clone().map(|user| ("user", user)));
+    let mut command = Command::new(options.programs.path(program));
+    command.env("LC_ALL", "C").env_remove("PGOPTIONS").env_remove("PGAPPNAME");
+    if let Some(passfile) = &options.passfile {
+        command.env("PGPASSFILE", passfile);
+    }
+    command.arg("--dbname").arg(connection_string(&pairs)).arg("--no-password");
+    if let Some(owner) = &options.owner {
+        command.uid(owner.uid).gid(owner.gid).env("HOME", &owner.home).current_dir("/");
+    }
+    // Ctrl-C is for us: we end the program and clean up behind it.
+    command.process_group(0).kill_on_drop(true);
+    command
+}
+
+/// Reads what the program prints until it closes its output.
+async fn follow(
+    child: &mut Child,
+    work: &mut Work,
+    progress: &mut impl FnMut(Progress),
+    last: &mut VecDeque<String>,
+) -> Result<(), Error> {
+    let Some(output) = child.stderr.take() else { return Ok(()) };
+    let mut output = BufReader::new(output);
+    let mut line = Vec::new();
+    // Progress comes in lines of its own, which end with a carriage return on some versions.
+    while let Ok(byte) = output.read_u8().await {
+        if !matches!(byte, b'\n' | b'\r') {
+            if line.len() < LINE_BYTES_MAX {
+                line.push(byte);
+            }
+            continue;
+        }
+        let text = String::from_utf8_lossy(&line).trim().to_owned();
+        line.clear();
+        if let Some(now) = progress_of(&text) {
+            progress(now);
+        } else if !text.is_empty() {
+            debug!(line = text, "pg_basebackup");
+            // Only with the option to make one, and only when the server has made it.
+            if text.contains("created replication slot") {
+                work.slot_was_made()?;
+            }
+            last.push_back(text);
+            if last.len() > LINES_KEPT {
+                last.pop_front();
+            }
+        }
+    }
+    Ok(())
+}
+
+/// `12345/67890 kB (18%), 0/2 tablespaces`
+fn progress_of(line: &str) -> Option<Progress> {
+    let (numbers, rest) = line.split_once(" kB (")?;
+    let (done, total) = numbers.split_once('/')?;
+    if !rest.contains("tablespace") {
+        return None;
+    }
+    let bytes = |number: &str| number.trim().parse::<u64>().ok()?.checked_mul(1024);
+    Some(Progress { done_bytes: bytes(done)?, total_bytes: bytes(total)? })
+}
+
+async fn end(child: &mut Child) {
+    let pid =
+        child.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw);
+    if let Some(pid) = pid {
+        // It removes what it made, as far as it can.
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).ok();
+    }
+    if tokio::time::timeout(STOP_TIMEOUT, child.wait()).await.is_err() {
+        child.kill().await.ok();
+    }
+}
+
+/// A path for `--tablespace-mapping`, where `=` separates.
+fn escaped(path: &std::path::Path) -> String {
+    path.to_string_lossy().replace('=', r"\=")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_progress_and_nothing_else() {
+        let progress = Progress { done_bytes: 12_641_280, total_bytes: 69_519_360 };
+        assert_eq!(progress_of("12345/67890 kB (18%), 0/2 tablespaces"), Some(progress));
+        let with_name = "  12345/67890 kB (18%), 0/1 tablespace (/srv/x/base/5/1259)";
+        assert_eq!(progress_of(with_name), Some(progress));
+        assert_eq!(progress_of("pg_basebackup: checkpoint completed"), None);
+        assert_eq!(progress_of("1/x kB (3%), 0/1 tablespace"), None);
+    }
+}

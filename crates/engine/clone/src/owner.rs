@@ -1,0 +1,73 @@
+//! Whose the clone will be.
+//!
+//! Under root the program runs as the owner, so that every file is the owner's from the
+//! beginning. Without root there is nothing to choose.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, chown};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::{Error, io};
+
+/// A user of the system.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// Number of the user.
+    pub uid: u32,
+    /// Number of the user's group.
+    pub gid: u32,
+    /// The home, where the password file is.
+    pub home: PathBuf,
+}
+
+impl Owner {
+    /// The owner for a clone in `target`: `name`, or whoever owns the target or else the first
+    /// folder above it that exists. `None` without root: then it is who runs this.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Root`], [`Error::NoUser`] and [`Error::NotRoot`].
+    pub fn choose(name: Option<&str>, target: &Path) -> Result<Option<Self>, Error> {
+        let is_root = rustix::process::geteuid().is_root();
+        let owner = match name {
+            Some(name) => Self::named(name)?,
+            None if !is_root => return Ok(None),
+            None => {
+                let place = existing(target);
+                let uid = fs::metadata(place).map_err(io("look at", place))?.uid();
+                Self::named(&uid.to_string())?
+            }
+        };
+        if owner.uid == 0 {
+            return Err(Error::Root);
+        }
+        if !is_root && owner.uid != rustix::process::geteuid().as_raw() {
+            return Err(Error::NotRoot);
+        }
+        Ok(is_root.then_some(owner))
+    }
+
+    /// `getent` knows the users of directories, too, which `/etc/passwd` does not.
+    fn named(name: &str) -> Result<Self, Error> {
+        let missing = || Error::NoUser { name: name.to_owned() };
+        let output = Command::new("getent").args(["passwd", name]).stdin(Stdio::null()).output();
+        let output = output.map_err(io("run", Path::new("getent")))?;
+        let line = String::from_utf8_lossy(&output.stdout).into_owned();
+        let fields: Vec<_> = line.trim_end().split(':').collect();
+        let [_, _, uid, gid, _, home, ..] = fields.as_slice() else { return Err(missing()) };
+        let (Ok(uid), Ok(gid)) = (uid.parse(), gid.parse()) else { return Err(missing()) };
+        Ok(Self { uid, gid, home: home.into() })
+    }
+
+    /// Gives a file or folder to the owner.
+    pub(crate) fn give(&self, path: &Path) -> Result<(), Error> {
+        chown(path, Some(self.uid), Some(self.gid)).map_err(io("change the owner of", path))
+    }
+}
+
+/// `path`, or the first folder above it that exists.
+pub(crate) fn existing(path: &Path) -> &Path {
+    let exists = |path: &&Path| path.exists() && !path.as_os_str().is_empty();
+    path.ancestors().find(exists).unwrap_or(Path::new("."))
+}

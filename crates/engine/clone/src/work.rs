@@ -1,0 +1,327 @@
+//! A clone while it is being made.
+//!
+//! Everything happens in the folder `.pgherd-clone` inside the target, so that it is on the
+//! target's own file system. In the end its contents move up, `PG_VERSION` last: until then no
+//! server takes the target for a data directory. The journal says what there is to remove.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::ErrorKind;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde::{Deserialize, Serialize};
+use state::Document;
+use tracing::{info, warn};
+
+use crate::backup::drop_slot;
+use crate::{Error, Options, io};
+
+/// The folder of the work.
+const FOLDER: &str = ".pgherd-clone";
+/// What makes a folder a data directory.
+const VERSION: &str = "PG_VERSION";
+/// A program that was killed needs a moment to end.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
+/// A server needs a moment to notice that the client of a slot is gone.
+const SLOT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Between two tries.
+const RETRY_INTERVAL: Duration = Duration::from_millis(200);
+
+/// What a clone has made.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Made {
+    /// The target was made too.
+    target: bool,
+    /// Folders of tablespaces that were made.
+    folders: Vec<PathBuf>,
+    /// Folders of tablespaces that were there, and empty.
+    emptied: Vec<PathBuf>,
+    /// The slot.
+    slot: Option<String>,
+}
+
+/// The slot that a clone into `target` made before it was killed; the next one drops it.
+#[must_use]
+pub fn slot_left_behind(target: &Path) -> Option<String> {
+    let text = Document::new(target.join(FOLDER).join("journal")).load().ok()??;
+    serde_json::from_str::<Made>(&text).ok()?.slot
+}
+
+/// A clone that is being made.
+#[derive(Debug)]
+pub(crate) struct Work {
+    target: PathBuf,
+    slot: Option<String>,
+    /// Held by whoever makes the clone.
+    _own: File,
+    /// Held by the program and its processes as well, as their input: so they are found.
+    shared: File,
+    journal: Document,
+    made: Made,
+}
+
+impl Work {
+    /// Begins a clone; removes what an earlier one left behind.
+    pub(crate) async fn begin(options: &Options) -> Result<Self, Error> {
+        let target = options.target.clone();
+        let folder = target.join(FOLDER);
+        let is_left = folder.is_dir() && !target.join(VERSION).exists();
+        let is_new = !target.exists();
+        if !is_left {
+            ensure_empty(&target)?;
+        }
+        make_folder(&target, options)?;
+        make_folder(&folder, options)?;
+        let Some(own) = try_lock(&folder.join("lock"))? else {
+            return Err(Error::Busy { path: target });
+        };
+        let shared = take_over(&folder.join("input"), &target).await?;
+        let journal = Document::new(folder.join("journal"));
+        let left = match journal.load()? {
+            Some(text) => serde_json::from_str(&text).unwrap_or_default(),
+            None => Made::default(),
+        };
+        let is_ours = is_new || left.target;
+        let mut work =
+            Self { target, slot: options.slot.clone(), _own: own, shared, journal, made: left };
+        if is_left {
+            info!(folder = %work.target.display(), "removing what an earlier clone left behind");
+            work.clear(options).await?;
+        }
+        work.made = Made { target: is_ours, ..Made::default() };
+        work.save()?;
+        if let Err(error) = work.claim(options) {
+            work.abandon(options).await;
+            return Err(error);
+        }
+        Ok(work)
+    }
+
+    /// Where the backup goes.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.target.join(FOLDER).join("data")
+    }
+
+    /// The input of the program: an empty file that marks it as ours.
+    pub(crate) fn input(&self) -> Result<Stdio, Error> {
+        Ok(self.shared.try_clone().map_err(io("share the lock of", &self.target))?.into())
+    }
+
+    /// Ends what is left of a program that ended badly: `pg_basebackup` does not take the
+    /// process along that receives its WAL, and that process does not notice.
+    pub(crate) fn end_program(&self) {
+        end_holders(&self.target.join(FOLDER).join("input"));
+    }
+
+    /// Notes that the slot is ours to drop.
+    pub(crate) fn slot_was_made(&mut self) -> Result<(), Error> {
+        self.made.slot.clone_from(&self.slot);
+        self.save()
+    }
+
+    /// The clone is whole: makes it a data directory.
+    pub(crate) fn finish(&mut self, options: &Options) -> Result<(), Error> {
+        let data = self.data();
+        // The program has synced all of it but what was written since.
+        sync(&data)?;
+        for entry in fs::read_dir(&data).map_err(io("read", &data))? {
+            let entry = entry.map_err(io("read", &data))?;
+            if entry.file_name() != VERSION {
+                rename(&entry.path(), &self.target.join(entry.file_name()))?;
+            }
+        }
+        let mode = fs::metadata(&data).map_err(io("look at", &data))?.permissions().mode();
+        fs::set_permissions(&self.target, fs::Permissions::from_mode(mode))
+            .map_err(io("change the mode of", &self.target))?;
+        if let Some(owner) = &options.owner {
+            owner.give(&self.target)?;
+        }
+        sync(&self.target)?;
+        rename(&data.join(VERSION), &self.target.join(VERSION))?;
+        sync(&self.target)?;
+        let folder = self.target.join(FOLDER);
+        // From here on the clone is good; what stays of the work does not hurt it.
+        if let Err(error) = fs::remove_dir_all(&folder) {
+            warn!(%error, folder = %folder.display(), "cannot be removed; remove it by hand");
+        }
+        if let Some(above) = self.target.parent() {
+            sync(above)?;
+        }
+        Ok(())
+    }
+
+    /// Removes everything again.
+    pub(crate) async fn abandon(&mut self, options: &Options) {
+        if let Err(error) = self.clear(options).await {
+            let target = self.target.display();
+            warn!(%error, "something of the clone is left; the next clone into {target} removes it");
+            return;
+        }
+        let folder = self.target.join(FOLDER);
+        let removed = fs::remove_dir_all(&folder)
+            .and_then(|()| if self.made.target { fs::remove_dir(&self.target) } else { Ok(()) });
+        if let Err(error) = removed {
+            warn!(%error, folder = %folder.display(), "cannot be removed");
+        }
+    }
+
+    /// Removes what was made, but for the folder of the work and its journal.
+    async fn clear(&mut self, options: &Options) -> Result<(), Error> {
+        for path in &self.made.folders {
+            remove(path)?;
+        }
+        for path in &self.made.emptied {
+            empty(path, None)?;
+        }
+        empty(&self.target, Some(FOLDER))?;
+        remove(&self.data())?;
+        if let Some(slot) = self.made.slot.clone() {
+            self.drop_slot(options, &slot).await?;
+            self.made.slot = None;
+        }
+        self.save()
+    }
+
+    async fn drop_slot(&self, options: &Options, slot: &str) -> Result<(), Error> {
+        let started = Instant::now();
+        loop {
+            match drop_slot(options, slot).await {
+                Err(Error::Backup { reason, .. }) if reason.contains("does not exist") => {
+                    return Ok(());
+                }
+                Err(error) if started.elapsed() > SLOT_TIMEOUT => {
+                    warn!(slot, "the slot that the clone made is still there, and keeps WAL");
+                    return Err(error);
+                }
+                Err(_may_be_in_use) => tokio::time::sleep(RETRY_INTERVAL).await,
+                Ok(()) => return Ok(()),
+            }
+        }
+    }
+
+    /// Makes sure that tablespaces have empty folders, which then are ours.
+    fn claim(&mut self, options: &Options) -> Result<(), Error> {
+        let mapped = options.mapping.iter().map(|(_, to)| to);
+        for path in mapped.chain(&options.unmapped) {
+            ensure_empty(path)?;
+            if path.exists() {
+                self.made.emptied.push(path.clone());
+            } else {
+                self.made.folders.push(path.clone());
+            }
+        }
+        // Before they are touched.
+        self.save()?;
+        for path in self.made.folders.iter().chain(&self.made.emptied) {
+            make_folder(path, options)?;
+        }
+        Ok(())
+    }
+
+    fn save(&self) -> Result<(), Error> {
+        // Paths that are not UTF-8.
+        let text = serde_json::to_string(&self.made);
+        let text = text.map_err(|error| io("write down", &self.target)(error.into()))?;
+        Ok(self.journal.save(&text)?)
+    }
+}
+
+/// Takes a lock that ends with the process; `None` when somebody has it.
+fn try_lock(path: &Path) -> Result<Option<File>, Error> {
+    let file = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path);
+    let file = file.map_err(io("open", path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(io("lock", path)(error)),
+    }
+}
+
+/// Takes the lock that a clone shares with its program. The clone is dead, so its program has
+/// to go as well.
+async fn take_over(path: &Path, target: &Path) -> Result<File, Error> {
+    let started = Instant::now();
+    loop {
+        if let Some(file) = try_lock(path)? {
+            return Ok(file);
+        }
+        if started.elapsed() > LOCK_TIMEOUT {
+            return Err(Error::Busy { path: target.to_owned() });
+        }
+        end_holders(path);
+        tokio::time::sleep(RETRY_INTERVAL).await;
+    }
+}
+
+/// Kills the processes whose input is the file at `path`: no others have it.
+fn end_holders(path: &Path) {
+    let (Ok(path), Ok(processes)) = (fs::canonicalize(path), fs::read_dir("/proc")) else { return };
+    for process in processes.flatten() {
+        let id = process.file_name().to_str().and_then(|id| id.parse().ok());
+        let input = fs::read_link(process.path().join("fd/0"));
+        if let Some(id) = id.and_then(Pid::from_raw)
+            && input.is_ok_and(|input| input == path)
+        {
+            info!(process = id.as_raw_nonzero().get(), "ending a program that lost its clone");
+            // It may just have ended.
+            kill_process(id, Signal::KILL).ok();
+        }
+    }
+}
+
+/// Makes a folder that only its owner may enter, when it is not there.
+fn make_folder(path: &Path, options: &Options) -> Result<(), Error> {
+    if !path.is_dir() {
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+        made.map_err(io("make", path))?;
+    }
+    options.owner.as_ref().map_or(Ok(()), |owner| owner.give(path))
+}
+
+fn ensure_empty(path: &Path) -> Result<(), Error> {
+    match fs::read_dir(path) {
+        Ok(mut entries) => match entries.next() {
+            None => Ok(()),
+            Some(_) => Err(Error::NotEmpty { path: path.to_owned() }),
+        },
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(io("read", path)(error)),
+    }
+}
+
+/// Removes what is in a folder, but for one entry.
+fn empty(path: &Path, but: Option<&str>) -> Result<(), Error> {
+    let entries = match fs::read_dir(path) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(io("read", path)(error)),
+    };
+    for entry in entries {
+        let entry = entry.map_err(io("read", path))?;
+        if but.is_none_or(|but| entry.file_name() != but) {
+            remove(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes a file, a link, or a folder with all that is in it.
+fn remove(path: &Path) -> Result<(), Error> {
+    let is_folder = fs::symlink_metadata(path).is_ok_and(|it| it.is_dir());
+    let removed = if is_folder { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    match removed {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(io("remove", path)(error)),
+        _ => Ok(()),
+    }
+}
+
+fn rename(from: &Path, to: &Path) -> Result<(), Error> {
+    fs::rename(from, to).map_err(io("move", from))
+}
+
+fn sync(folder: &Path) -> Result<(), Error> {
+    File::open(folder).and_then(|it| it.sync_all()).map_err(io("sync", folder))
+}

@@ -1,0 +1,141 @@
+//! What `pgherd clone` shows: the plan, and how far it is.
+
+use std::fmt::Write as _;
+use std::io::IsTerminal as _;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use clone::Progress;
+use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressStyle};
+use relay::Plan;
+
+/// Between two lines of progress, when nobody watches a bar.
+const LINE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Room on a file system.
+pub(crate) struct Room {
+    /// Bytes that will be written there.
+    pub(crate) needed_bytes: u64,
+    /// Bytes that may be.
+    pub(crate) free_bytes: u64,
+    /// What lies there.
+    pub(crate) what: String,
+}
+
+impl Room {
+    /// Whether what is needed fits.
+    pub(crate) const fn suffices(&self) -> bool {
+        self.needed_bytes <= self.free_bytes
+    }
+}
+
+/// The plan, for people.
+pub(crate) fn plan(plan: &Plan, target: &Path, rooms: &[Room]) -> String {
+    let mut text = String::new();
+    let configuration = match &plan.configuration {
+        Some(name) => format!("configuration {name}"),
+        None => "no configuration: everything".to_owned(),
+    };
+    // Writing to a string cannot fail.
+    writeln!(text, "PostgreSQL {}, {configuration}, into {}", plan.major, target.display()).ok();
+    let line = |text: &mut String, name: &str, included: bool, kept: u64, left_out: u64| {
+        let held = if included { HumanBytes(kept).to_string() } else { "left out".to_owned() };
+        let rest = match left_out {
+            0 => String::new(),
+            bytes if included => format!("  and {} left out", HumanBytes(bytes)),
+            bytes => format!("  {}", HumanBytes(bytes)),
+        };
+        writeln!(text, "  {name:<30}  {held:>12}{rest}").ok();
+    };
+    writeln!(text, "databases:").ok();
+    for it in &plan.databases {
+        line(&mut text, &it.name, it.included, it.kept_bytes, it.left_out_bytes);
+    }
+    writeln!(text, "tablespaces:").ok();
+    for it in &plan.tablespaces {
+        line(&mut text, &it.name, it.included, it.kept_bytes, it.left_out_bytes);
+    }
+    let (kept, left_out) = (HumanBytes(plan.kept_bytes()), HumanBytes(plan.left_out_bytes()));
+    writeln!(text, "together {kept}, {left_out} are left out").ok();
+    for room in rooms {
+        let (needed, free) = (HumanBytes(room.needed_bytes), HumanBytes(room.free_bytes));
+        let verdict = if room.suffices() { "" } else { ": NOT ENOUGH" };
+        writeln!(text, "{}: about {needed} needed, {free} free{verdict}", room.what).ok();
+    }
+    text
+}
+
+/// Shows progress: a bar on a terminal, else a line now and then.
+pub(crate) struct Meter {
+    bar: Option<ProgressBar>,
+    started: Instant,
+    told: Instant,
+    copied_bytes: u64,
+}
+
+impl Meter {
+    pub(crate) fn new() -> Self {
+        let now = Instant::now();
+        let style = ProgressStyle::with_template(
+            "{bar:30} {percent:>3}%  {binary_bytes} of {binary_total_bytes}  \
+             {binary_bytes_per_sec}  {eta} left",
+        );
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let bar = ProgressBar::new(0);
+            if let Ok(style) = style {
+                bar.set_style(style);
+            }
+            bar
+        });
+        Self { bar, started: now, told: now, copied_bytes: 0 }
+    }
+
+    pub(crate) fn show(&mut self, progress: Progress) {
+        self.copied_bytes = progress.done_bytes;
+        if let Some(bar) = &self.bar {
+            bar.set_length(progress.total_bytes);
+            bar.set_position(progress.done_bytes);
+            return;
+        }
+        if self.told.elapsed() < LINE_INTERVAL {
+            return;
+        }
+        self.told = Instant::now();
+        eprintln!("{}", line(progress, self.started.elapsed()));
+    }
+
+    pub(crate) fn end(&self, is_whole: bool) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+        if is_whole {
+            let (copied, time) =
+                (HumanBytes(self.copied_bytes), HumanDuration(self.started.elapsed()));
+            eprintln!("copied {copied} in {time}");
+        }
+    }
+}
+
+fn line(progress: Progress, elapsed: Duration) -> String {
+    let Progress { done_bytes, total_bytes } = progress;
+    let millis = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX).max(1);
+    let rate = done_bytes.saturating_mul(1000) / millis;
+    let percent = done_bytes.saturating_mul(100).checked_div(total_bytes).unwrap_or(100);
+    let left = total_bytes.saturating_sub(done_bytes).checked_div(rate).map(Duration::from_secs);
+    let left = left.map_or(String::new(), |left| format!(", {} left", HumanDuration(left)));
+    let (done, total, rate) = (HumanBytes(done_bytes), HumanBytes(total_bytes), HumanBytes(rate));
+    format!("{percent} %: {done} of {total}, {rate}/s{left}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_tells_rate_and_time_left() {
+        let half = Progress { done_bytes: 50 << 20, total_bytes: 100 << 20 };
+        let text = line(half, Duration::from_secs(5));
+        assert_eq!(text, "50 %: 50.00 MiB of 100.00 MiB, 10.00 MiB/s, 5 seconds left");
+        assert!(line(Progress::default(), Duration::ZERO).starts_with("100 %"));
+    }
+}

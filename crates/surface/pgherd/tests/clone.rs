@@ -1,0 +1,170 @@
+//! `pgherd clone`: a whole standby or nothing.
+
+mod partial;
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+use testkit::{
+    Install, Link, Major, PATIENCE, Program, Signal, Standby, Traffic, on_majors, run, run_failing,
+    wait_until,
+};
+
+use partial::{Folder, Stage, binary, verify};
+
+/// `pgherd clone` as `berlin` into `folder`, with both tablespaces beside the data.
+fn clone(stage: &Stage, folder: &Folder, more: &[&str]) -> Result<Command> {
+    clone_as("berlin", stage, folder, more)
+}
+
+fn clone_as(name: &str, stage: &Stage, folder: &Folder, more: &[&str]) -> Result<Command> {
+    let mut command = clone_with(&programs(stage.primary.major())?, name, stage, folder)?;
+    command.args(more);
+    Ok(command)
+}
+
+fn clone_with(programs: &Path, name: &str, stage: &Stage, folder: &Folder) -> Result<Command> {
+    let mut command = Command::new(binary());
+    command.env_clear().env("PATH", "/usr/bin:/bin").env("HOME", "/nonexistent");
+    command.arg("clone").arg("-c").arg(stage.relay.config()).args(["--as", name]);
+    command.env("PGUSER", "postgres").arg("-D").arg(folder.path().join("data"));
+    for tablespace in ["fast", "archive"] {
+        let from = stage.primary.tablespaces_dir().join(tablespace);
+        let to = folder.path().join(tablespace);
+        command.arg("-T").arg(format!("{}={}", from.display(), to.display()));
+    }
+    command.arg("--bin-dir").arg(programs);
+    if rustix::process::geteuid().is_root() {
+        command.args(["--owner", "postgres"]);
+    }
+    Ok(command)
+}
+
+/// The folder of a major's client programs, or a later one's where there are none.
+fn programs(major: Major) -> Result<std::path::PathBuf> {
+    let program = Install::of(major)?.client_command("pg_basebackup")?;
+    let folder = Path::new(program.get_program()).parent();
+    Ok(folder.context("a program in a folder")?.to_owned())
+}
+
+fn slots(stage: &Stage) -> Result<String> {
+    stage.primary.sql("select coalesce(string_agg(slot_name, ','), '') from pg_replication_slots")
+}
+
+fn nothing_left(stage: &Stage, folder: &Folder) -> Result<()> {
+    let left: Vec<_> = fs::read_dir(folder.path())?.collect();
+    ensure!(left.is_empty(), "{left:?}");
+    ensure!(slots(stage)?.is_empty(), "{}", slots(stage)?);
+    Ok(())
+}
+
+/// Whole: nothing of the work is left, and a standby starts from it as it is.
+fn check(stage: &Stage, folder: &Folder) -> Result<()> {
+    let data = folder.path().join("data");
+    ensure!(!data.join(".pgherd-clone").exists());
+    verify(&stage.primary, &data, &[])?;
+    stage.check_files(&data)?;
+    ensure!(data.join("standby.signal").exists());
+    let standby = Standby::from_backup(stage.primary.major(), &data).start()?;
+    stage.check_standby(&standby)?;
+    let active = "select active from pg_replication_slots where slot_name = 'pgherd_berlin'";
+    assert_eq!(stage.primary.sql(active)?, "t");
+    Ok(())
+}
+
+on_majors! {
+    [v12 V12, v15 V15, v18 V18]
+    /// Through the relay that runs; then the estimate, and the refusals.
+    fn makes_a_standby(major) {
+        let stage = Stage::new(major)?;
+        let folder = Folder::new()?;
+        let missing = run_failing(&mut clone_as("nobody", &stage, &folder, &[])?)?;
+        ensure!(missing.contains("no configuration matches"), "{missing}");
+        let mut without = clone_with(Path::new("/nonexistent"), "berlin", &stage, &folder)?;
+        let missing = run_failing(&mut without)?;
+        ensure!(missing.contains("no pg_basebackup") && missing.contains("--bin-dir"), "{missing}");
+        let plan = partial::run(clone(&stage, &folder, &["--dry-run"])?.args(["-v"]))?;
+        for line in ["configuration berlin", "keep", "drop1", "left out", "free"] {
+            ensure!(plan.contains(line), "{line} is not in:\n{plan}");
+        }
+        nothing_left(&stage, &folder)?;
+        let told = partial::run(&mut clone(&stage, &folder, &[])?)?;
+        ensure!(told.contains("copied 3"), "{told}");
+        let again = run_failing(&mut clone(&stage, &folder, &["--no-slot"])?)?;
+        ensure!(again.contains("is not empty"), "{again}");
+        check(&stage, &folder)
+    }
+}
+
+/// Without a relay that runs the clone works as it would, and keeps what it decided.
+#[test]
+fn works_without_a_running_relay() -> Result<()> {
+    let mut stage = Stage::new(Major::V16)?;
+    let folder = Folder::new()?;
+    stage.relay.stop()?;
+    // The rights of a standby's role are enough.
+    stage.primary.sql("create role repl login replication")?;
+    let told = partial::run(clone(&stage, &folder, &[])?.env("PGUSER", "repl"))?;
+    ensure!(told.contains("no relay answers"), "{told}");
+    stage.relay.run()?;
+    check(&stage, &folder)
+}
+
+/// Stopped in the middle: nothing is left, not even the slot.
+#[test]
+fn a_clone_that_is_stopped_leaves_nothing() -> Result<()> {
+    let stage = Stage::new(Major::V17)?;
+    for signal in [Signal::INT, Signal::TERM] {
+        let folder = Folder::new()?;
+        let (link, mut program) = half_made(&stage, &folder)?;
+        program.signal(signal)?;
+        link.set(Traffic::Pass);
+        let status = program.wait(PATIENCE)?;
+        assert_eq!(status.code(), Some(1), "{}", program.text());
+        ensure!(program.text().contains("stopped"), "{}", program.text());
+        nothing_left(&stage, &folder)?;
+    }
+    // The network goes away, and comes back before the slot has to be dropped.
+    let folder = Folder::new()?;
+    let (link, mut program) = half_made(&stage, &folder)?;
+    link.set(Traffic::Pass);
+    link.cut()?;
+    assert_eq!(program.wait(PATIENCE)?.code(), Some(1), "{}", program.text());
+    nothing_left(&stage, &folder)
+}
+
+/// Killed in the middle: no server starts from what is there, and the next run begins anew.
+#[test]
+fn a_clone_that_is_killed_is_begun_anew() -> Result<()> {
+    let stage = Stage::new(Major::V15)?;
+    let folder = Folder::new()?;
+    let (link, mut program) = half_made(&stage, &folder)?;
+    program.kill9()?;
+    let data = folder.path().join("data");
+    ensure!(data.join(".pgherd-clone").exists() && !data.join("PG_VERSION").exists());
+    assert_eq!(slots(&stage)?, "pgherd_berlin");
+    link.set(Traffic::Pass);
+    run(&mut clone(&stage, &folder, &[])?)?;
+    drop(link);
+    check(&stage, &folder)
+}
+
+/// A clone through a link that stopped halfway.
+fn half_made(stage: &Stage, folder: &Folder) -> Result<(Link, Program)> {
+    let link = Link::to(stage.relay.port())?;
+    // So that it takes its time.
+    link.split(2048);
+    let relay = format!("127.0.0.1:{}", link.port());
+    let mut program = Program::start(&mut clone(stage, folder, &["--relay", &relay])?)?;
+    // The journal has the slot as soon as the program has said that it made one.
+    let journal = folder.path().join("data/.pgherd-clone/journal");
+    wait_until("a backup under way", PATIENCE, || {
+        ensure!(program.is_running()?, "{}", program.text());
+        let text = fs::read_to_string(&journal).unwrap_or_default();
+        Ok((text.contains("pgherd_berlin") && link.bytes_down() > 1 << 20).then_some(()))
+    })?;
+    link.set(Traffic::Stall);
+    Ok((link, program))
+}
