@@ -56,10 +56,7 @@ pub struct Login<'a> {
 /// # Errors
 ///
 /// [`PassfileError`] when the file that should be read cannot be, or is open to others.
-pub fn find(
-    passfile: Option<&Path>,
-    login: Login<'_>,
-) -> Result<Option<Password>, PassfileError> {
+pub fn find(passfile: Option<&Path>, login: Login<'_>) -> Result<Option<Password>, PassfileError> {
     if let Some(path) = passfile {
         return read(path, login, true);
     }
