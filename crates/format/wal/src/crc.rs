@@ -95,7 +95,8 @@ static SHARES: [[u32; 256]; VARYING.end - VARYING.start] = {
 /// What these bytes of a header, at [`VARYING`], add to the checksum of a record in which
 /// they are zero.
 ///
-/// Look-ups that do not wait for each other: 2 ns, where `crc32c` over the header takes 7.
+/// Look-ups do not wait for each other: erasing a short record took 10 ns with `crc32c` over
+/// its header, and takes 7 so.
 #[inline]
 pub(crate) fn share(varying: &[u8; VARYING.end - VARYING.start]) -> u32 {
     let shares = varying.iter().zip(&SHARES);

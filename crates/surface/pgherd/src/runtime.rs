@@ -39,7 +39,7 @@ where
 ///
 /// One thread carries more than 10 Gbit/s. Another one that has nothing to do waits for the
 /// sockets, and is woken for every packet that the busy one is about to read anyway: on two
-/// cores that took a tenth more CPU time, from the servers too (`docs/benchmarks.md`).
+/// cores that took up to a tenth more CPU time (`docs/benchmarks.md`).
 fn worker_threads() -> usize {
     std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).max(1))
 }
