@@ -55,7 +55,7 @@ fn a_slot_is_refused_under_another_configuration() -> Result<()> {
     drop(paris);
     // A client without a filter takes it over, and gives it to all.
     let mut whole = Client::replication(stage.relay.port(), "whole")?;
-    whole.query("DROP_REPLICATION_SLOT city")?.rows()?;
+    whole.query("DROP_REPLICATION_SLOT city WAIT")?.rows()?;
     whole.query("CREATE_REPLICATION_SLOT city PHYSICAL RESERVE_WAL")?.rows()?;
     stream(&stage, "berlin", "city")?.rows()?;
     Ok(())
