@@ -14,10 +14,7 @@ pub(crate) fn run<F>(work: impl FnOnce(CancellationToken) -> F) -> anyhow::Resul
 where
     F: Future<Output = anyhow::Result<()>>,
 {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(worker_threads())
-        .enable_all()
-        .build();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     runtime.context("start the runtime")?.block_on(async {
         let stop = CancellationToken::new();
         let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
@@ -33,13 +30,4 @@ where
         stop.cancel();
         work.await
     })
-}
-
-/// Half of the cores, but one at least.
-///
-/// One thread carries more than 10 Gbit/s. Another one that has nothing to do waits for the
-/// sockets, and is woken for every packet that the busy one is about to read anyway: on two
-/// cores that took up to a tenth more CPU time (`docs/benchmarks.md`).
-fn worker_threads() -> usize {
-    std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).max(1))
 }

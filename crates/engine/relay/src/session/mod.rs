@@ -27,7 +27,7 @@ use crate::service::Context;
 use crate::stream::StreamError;
 
 pub(crate) use outbound::Outbound;
-pub(crate) use reply::{STREAM_BUFFER_BYTES, give_way, pass_up};
+pub(crate) use reply::{STREAM_BUFFER_BYTES, pass_up};
 
 /// How long a client that is turned away may take to hang up.
 const TURN_AWAY_TIMEOUT: Duration = Duration::from_secs(1);

@@ -62,15 +62,6 @@ async fn pass_down(
             from_upstream.unread(later);
             return Ok(());
         }
-        give_way(bytes).await;
-    }
-}
-
-/// Lets other streams have their turn after a large read: without it, one that catches up
-/// would keep its thread for a hundred of them, while commits wait for other standbys.
-pub(crate) async fn give_way(bytes_read: usize) {
-    if bytes_read > STREAM_BUFFER_BYTES / 2 {
-        tokio::task::yield_now().await;
     }
 }
 

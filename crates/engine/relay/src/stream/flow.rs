@@ -17,7 +17,7 @@ use crate::ledger::fates::{Fate, Kind};
 use crate::ledger::{Ledger, Table};
 use crate::names::Catalog;
 use crate::service::Context;
-use crate::session::{Outbound, SessionError, give_way};
+use crate::session::{Outbound, SessionError};
 use pgnet::Inbound;
 
 /// Requests for an answer that an upstream sends while the end of a record is missing before
@@ -127,7 +127,6 @@ impl Flow {
                 from_upstream.unread(window.rest());
                 return Ok(ended);
             }
-            give_way(bytes).await;
         }
     }
 
