@@ -117,7 +117,11 @@ impl Standby {
     ///
     /// The end of the log, when it does not in time.
     pub fn wait_streaming(&self) -> Result<()> {
-        self.cluster.wait_for("select status from pg_stat_wal_receiver", "streaming", PATIENCE)
+        // A receiver calls itself "streaming" as soon as it is connected; both times are the same
+        // until the first message of the stream.
+        let streams = "select status = 'streaming' and last_msg_send_time <> last_msg_receipt_time \
+                       from pg_stat_wal_receiver";
+        self.cluster.wait_for(streams, "t", PATIENCE)
     }
 }
 
