@@ -70,7 +70,7 @@ impl Route {
         Ok(routes)
     }
 
-    fn pump(primary: &Cluster) -> Result<Self> {
+    pub(crate) fn pump(primary: &Cluster) -> Result<Self> {
         let mut command = Command::new(env::current_exe()?);
         command.args(["pump", &primary.port().to_string()]);
         let mut pump = Program::start(&mut command)?;
