@@ -114,7 +114,7 @@ pub(crate) fn no_tablespace(standby: &Standby, primary: &Cluster, tablespace: &s
 
 /// What a standby may say when its connection ends, when it starts, and when a test asks it for a
 /// database that it does not have.
-const EVERYDAY: [&str; 9] = [
+const EVERYDAY: [&str; 10] = [
     "terminating walreceiver",
     "terminating connection",
     "the database system is",
