@@ -12,8 +12,13 @@ use crate::split::Split;
 use crate::{Error, Helper, Owner, sql};
 
 /// Only for the standby; reset once it is a server of its own.
-pub(crate) const STANDBY_SETTINGS: [&str; 3] =
-    ["primary_conninfo", "primary_slot_name", "recovery_min_apply_delay"];
+pub(crate) const STANDBY_SETTINGS: [&str; 5] = [
+    "primary_conninfo",
+    "primary_slot_name",
+    "recovery_min_apply_delay",
+    "max_standby_streaming_delay",
+    "max_standby_archive_delay",
+];
 
 /// What a copy of the source's settings must not do: wait for the source's standbys, write into
 /// its archive, replay unfiltered WAL from there, stop before the end.

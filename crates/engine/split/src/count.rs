@@ -21,8 +21,7 @@ const TABLES: &str = "select c.oid, n.nspname::text, c.relname::text, pg_relatio
      from pg_class c join pg_namespace n on n.oid = c.relnamespace \
      where c.relkind in ('r', 'm') and c.relpersistence = 'p' and c.relispopulated \
      and n.nspname not in ('pg_catalog', 'information_schema') order by c.oid";
-const FILES: &str =
-    "select oid, pg_relation_filenode(oid) from pg_class where relkind in ('r', 'm')";
+const FILES: &str = "select oid, pg_relation_filenode(oid) from pg_class where oid = any($1)";
 const SNAPSHOT: &str = "select pg_export_snapshot()";
 
 /// A database, and who may count in it.
@@ -109,7 +108,7 @@ impl Counts {
             there.run("end the transaction", "rollback").await?;
             // A table that was dropped since the cut; its neighbours are not counted either.
             let Ok(after) = after else { continue };
-            let files = files(&there).await?;
+            let files = files(&there, batch).await?;
             for table in batch {
                 // TRUNCATE and its like leave nothing to an old snapshot.
                 if files.get(&table.oid).copied() != table.file {
@@ -142,8 +141,9 @@ async fn tables(session: &Session) -> Result<Vec<Table>, Error> {
     Ok(tables)
 }
 
-async fn files(session: &Session) -> Result<HashMap<u32, u32>, Error> {
-    let rows = session.rows("list files", FILES, &[]).await?;
+async fn files(session: &Session, tables: &[Table]) -> Result<HashMap<u32, u32>, Error> {
+    let oids: Vec<u32> = tables.iter().map(|table| table.oid).collect();
+    let rows = session.rows("list files", FILES, &[&oids]).await?;
     let mut files = HashMap::new();
     for row in rows {
         if let Some(file) = session.value::<Option<u32>>(&row, 1)? {

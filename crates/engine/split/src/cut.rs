@@ -26,6 +26,13 @@ const INTERVAL: Duration = Duration::from_millis(2);
 /// is where the record ends.
 const MARK: &str = "select pg_logical_emit_message(true, 'pgherd', 'the cut')::text";
 
+/// Whoever reads on the target must not hold up what is replayed at the last.
+const NO_DELAY: [&str; 3] = [
+    "alter system set max_standby_streaming_delay = 0",
+    "alter system set max_standby_archive_delay = 0",
+    "select pg_reload_conf()",
+];
+
 impl<H: Helper> Split<'_, H> {
     /// Closes, drains, promotes, opens; gives what counts rows later, when it was not interrupted.
     pub(crate) async fn cut_over(&mut self) -> Result<Option<Counts>, Error> {
@@ -47,6 +54,9 @@ impl<H: Helper> Split<'_, H> {
         self.check_names(&source).await?;
         let target = self.target(CONTROL).await?;
         let mut counts = if self.checks { Counts::open(self).await } else { Counts::default() };
+        for statement in NO_DELAY {
+            target.run("let nobody hold up the target", statement).await?;
+        }
         // From here on a kill may leave them closed.
         self.journal.record.closed_at_millis = Some(now_millis());
         self.journal.begin_step(Step::SourceClosed)?;

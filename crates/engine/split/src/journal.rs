@@ -354,7 +354,7 @@ pub fn summary(state_dir: &Path, name: &str) -> Result<Option<Record>, Error> {
 /// Kills this process at a step, for tests of continuing: `PGHERD_SPLIT_KILL=begun:promoted`.
 /// Not in optimised builds.
 #[cfg(debug_assertions)]
-fn fail_point(when: &str, step: Step) {
+pub(crate) fn fail_point(when: &str, step: Step) {
     let at = format!("{when}:{}", step.name());
     if std::env::var("PGHERD_SPLIT_KILL").is_ok_and(|wanted| wanted == at) {
         let itself = rustix::process::getpid();
@@ -365,7 +365,7 @@ fn fail_point(when: &str, step: Step) {
 }
 
 #[cfg(not(debug_assertions))]
-const fn fail_point(_when: &str, _step: Step) {}
+pub(crate) const fn fail_point(_when: &str, _step: Step) {}
 
 #[cfg(test)]
 mod tests {

@@ -20,6 +20,15 @@ pub(crate) fn is_running(pid: u32, part: &str) -> bool {
     }
 }
 
+/// The process that has `part` in its command line, if it can be told: one that was started by
+/// somebody who was killed before he could write its number down.
+pub(crate) fn find(part: &str) -> Option<u32> {
+    let own = std::process::id();
+    let entries = fs::read_dir("/proc").ok()?.flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(|pid| *pid != own).find(|pid| is_running(*pid, part))
+}
+
 /// Asks a process to end.
 pub(crate) fn terminate(pid: u32) {
     if let Some(process) = number(pid) {

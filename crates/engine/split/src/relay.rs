@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use config::Pattern;
 
 use crate::error::io;
-use crate::journal::{RELAY_LOG, RELAY_STATE, Record, Step};
+use crate::journal::{RELAY_LOG, RELAY_STATE, Record, Step, fail_point, remove};
 use crate::split::Split;
 use crate::{Error, Helper, processes};
 
@@ -18,14 +18,24 @@ const START_TIMEOUT: Duration = Duration::from_secs(20);
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 /// Between two looks.
 const INTERVAL: Duration = Duration::from_millis(50);
+/// The relay's password, in the folder of the split.
+const PASSFILE: &str = "passfile";
 /// Name of the one configuration.
 const CONFIGURATION: &str = "split";
 
 impl<H: Helper> Split<'_, H> {
     /// Makes sure that the relay runs, on the port that it always had.
     pub(crate) async fn ensure_relay(&mut self) -> Result<(), Error> {
+        if !self.relay_runs() {
+            let lost = processes::find(&self.relay_mark());
+            self.journal.record.relay_pid = lost.or(self.journal.record.relay_pid);
+        }
         if self.relay_runs() {
-            return Ok(());
+            return if self.is_done(Step::RelayStarted) {
+                Ok(())
+            } else {
+                self.journal.done(Step::RelayStarted)
+            };
         }
         if self.journal.record.relay_port == 0 {
             // Nobody gets this port from the system for a while; the relay tells when it is taken.
@@ -40,6 +50,7 @@ impl<H: Helper> Split<'_, H> {
         let started =
             self.helper.start_relay(&config, &log).map_err(io("start a relay with", &config));
         let pid = started?;
+        fail_point("started", Step::RelayStarted);
         self.journal.record.relay_pid = Some(pid);
         self.journal.save()?;
         let port = self.journal.record.relay_port;
@@ -57,9 +68,14 @@ impl<H: Helper> Split<'_, H> {
         self.journal.folder.join("relay.yaml")
     }
 
+    /// What its command line has, and nobody else's: arguments are parted by zero bytes.
+    fn relay_mark(&self) -> String {
+        format!("relay\0--own-session\0--config\0{}\0", self.relay_config().display())
+    }
+
     fn relay_runs(&self) -> bool {
-        let config = self.relay_config().to_string_lossy().into_owned();
-        self.journal.record.relay_pid.is_some_and(|pid| processes::is_running(pid, &config))
+        let mark = self.relay_mark();
+        self.journal.record.relay_pid.is_some_and(|pid| processes::is_running(pid, &mark))
     }
 
     fn write_relay_config(&self) -> Result<(), Error> {
@@ -67,7 +83,7 @@ impl<H: Helper> Split<'_, H> {
         let record = &self.journal.record;
         let passfile = match record.source.find_password(&record.control)? {
             Some(password) => {
-                let path = folder.join("passfile");
+                let path = folder.join(PASSFILE);
                 write_passfile(&path, &password)?;
                 Some(path)
             }
@@ -76,6 +92,18 @@ impl<H: Helper> Split<'_, H> {
         let path = self.relay_config();
         let text = config_text(record, &folder.join(RELAY_STATE), passfile.as_deref());
         fs::write(&path, text).map_err(io("write", &path))
+    }
+
+    /// A file with the password for the clone, beside the target: it need not reach our folder.
+    pub(crate) fn clone_passfile(&self) -> PathBuf {
+        let mut name = self.journal.record.target.clone().into_os_string();
+        name.push(".pgherd-passfile");
+        name.into()
+    }
+
+    pub(crate) fn remove_passfiles(&self) -> Result<(), Error> {
+        remove(&self.journal.folder.join(PASSFILE))?;
+        remove(&self.clone_passfile())
     }
 
     /// Ends the relay and waits for it.

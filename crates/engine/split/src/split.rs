@@ -165,9 +165,7 @@ impl<'a, H: Helper> Split<'a, H> {
     fn passfile_for_clone(&self) -> Result<Option<PathBuf>, Error> {
         let record = &self.journal.record;
         let Some(password) = record.source.find_password("replication")? else { return Ok(None) };
-        let mut name = record.target.clone().into_os_string();
-        name.push(".pgherd-passfile");
-        let path = PathBuf::from(name);
+        let path = self.clone_passfile();
         relay::write_passfile(&path, &password)?;
         if let Some(owner) = &record.owner {
             std::os::unix::fs::chown(&path, Some(owner.uid), Some(owner.gid))

@@ -224,6 +224,7 @@ impl<H: Helper> Split<'_, H> {
         target.rows("reload the settings", "select pg_reload_conf()", &[]).await?;
         self.stop_relay().await?;
         self.drop_slot().await?;
+        self.remove_passfiles()?;
         self.journal.done(Step::Settled)
     }
 

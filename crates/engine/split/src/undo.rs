@@ -42,6 +42,7 @@ impl<H: Helper> Split<'_, H> {
         self.helper.say("the databases are open on the source");
         self.stop_relay().await?;
         self.drop_slot().await?;
+        self.remove_passfiles()?;
         let target = self.journal.record.target.clone();
         if promoted {
             let target = target.display();

@@ -175,7 +175,7 @@ impl Facts {
             let libraries: Vec<String> = session
                 .column(
                     "list libraries",
-                    "select distinct probin from pg_proc where probin is not null",
+                    "select distinct probin from pg_proc where probin is not null and oid > 16383",
                     &[],
                 )
                 .await?;

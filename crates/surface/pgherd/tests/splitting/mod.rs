@@ -2,8 +2,12 @@
 
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
+pub(crate) mod load;
+pub(crate) mod whole;
+
 use std::fs;
-use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -22,6 +26,8 @@ pub(crate) struct Stage {
     port: Port,
     /// `--databases`
     pub(crate) databases: String,
+    /// Where the source is reached.
+    pub(crate) host: String,
     /// `--tablespace-mapping`
     mappings: Vec<String>,
 }
@@ -47,7 +53,8 @@ impl Stage {
         programs(source.install(), &folder.path().join("bin"))?;
         let port = Port::reserve()?;
         let databases = databases.to_owned();
-        Ok(Self { source, folder, port, databases, mappings: Vec::new() })
+        let host = source.socket_dir().display().to_string();
+        Ok(Self { source, folder, port, databases, host, mappings: Vec::new() })
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -78,8 +85,7 @@ impl Stage {
     /// `pgherd split` as a whole, without `--yes`.
     pub(crate) fn split(&self, more: &[&str]) -> Command {
         let mut command = self.pgherd();
-        let socket = self.source.socket_dir();
-        let source = format!("host={} port={} user=postgres", socket.display(), self.source.port());
+        let source = format!("host={} port={} user=postgres", self.host, self.source.port());
         command.args(["--source", &source, "--databases", &self.databases]);
         command.arg("-D").arg(self.data()).args(["--port", &self.port().to_string()]);
         command.arg("--bin-dir").arg(self.path("bin"));
@@ -201,4 +207,16 @@ fn programs(install: &Install, folder: &Path) -> Result<()> {
 /// Starts a split that is watched.
 pub(crate) fn start(command: &mut Command) -> Result<Program> {
     Program::start(command)
+}
+
+/// A program in a folder, run by the folder's owner.
+pub(crate) fn as_server(program: &Path, folder: &Path) -> Command {
+    let mut command = Command::new(program);
+    command.current_dir(folder);
+    // Servers of tests belong to somebody else when we are root.
+    let owner = fs::metadata(folder).map(|it| (it.uid(), it.gid()));
+    if let (true, Ok((uid, gid))) = (rustix::process::geteuid().is_root(), owner) {
+        command.uid(uid).gid(gid);
+    }
+    command
 }
