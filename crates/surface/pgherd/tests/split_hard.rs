@@ -34,6 +34,10 @@ fn hard(major: Major) -> Result<Stage> {
     // Before there are prepared transactions: it would wait for them.
     let slot = "select pg_create_logical_replication_slot('theirs', 'pgoutput')";
     source.sql_in("other", slot)?;
+    for (database, name) in [(NAME, "moves"), ("other", "stays")] {
+        let subscribe = "connection 'host=127.0.0.1 port=1' publication p with (connect = false)";
+        source.sql_in(database, &format!("create subscription {name} {subscribe}"))?;
+    }
     for (database, gid) in [(NAME, "moved"), ("other", "stays"), ("in_default", "o''ther")] {
         source.session(database)?.query(&format!(
             "begin; create table prepared as select 1 x; prepare transaction '{gid}'"
@@ -70,13 +74,20 @@ on_majors! {
     fn moves_what_is_not_everyday(major) {
         let stage = hard(major)?;
         let printed = stage.split_now()?;
-        for part in ["unlogged", "prepared transactions", "dropped tablespace other_only", "rows of 253 tables"] {
+        for part in ["unlogged", "prepared transactions", "subscriptions", "dropped tablespace other_only", "rows of 253 tables"] {
             ensure!(printed.contains(part), "no {part:?} in\n{printed}");
         }
         assert_eq!(stage.ask(NAME, "select count(*) from a")?, "3000");
         assert_eq!(stage.ask(NAME, "select * from m")?, "3000");
         assert_eq!(stage.ask(NAME, "select count(*) from u")?, "0");
         assert_eq!(stage.ask(NAME, "select sum(length(lo_get(oid))) from pg_largeobject_metadata")?, "100000");
+        for (server, subscriptions) in [(stage.source.session("postgres")?, "moves,stays"), (stage.target(NAME)?, "moves")] {
+            let mut server = server;
+            let known = "select string_agg(subname, ',' order by subname) from pg_subscription";
+            assert_eq!(server.query(known)?, subscriptions);
+            let origins = server.query("select count(*) from pg_replication_origin")?;
+            assert_eq!(origins, subscriptions.split(',').count().to_string());
+        }
         // In progress before, and finished where the database is now.
         assert_eq!(stage.ask(NAME, "select gid from pg_prepared_xacts")?, "moved");
         stage.target(NAME)?.query("commit prepared 'moved'")?;

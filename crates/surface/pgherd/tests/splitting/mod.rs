@@ -120,6 +120,15 @@ impl Stage {
         rest.split(',').next()?.parse().ok()
     }
 
+    /// What a power failure of the new machine does.
+    pub(crate) fn crash(&self) -> Result<()> {
+        let pid = self.relay_pid().context("no relay runs")?;
+        run(Command::new("kill").arg("-KILL").arg(pid.to_string()))?;
+        let mut stop = as_server(&self.path("bin/pg_ctl"), &self.data());
+        run(stop.arg("stop").arg("-D").arg(self.data()).args(["-m", "immediate", "-s"]))?;
+        Ok(())
+    }
+
     /// A session on the target.
     pub(crate) fn target(&self, database: &str) -> Result<Session> {
         let socket = self.source.socket_dir().join(format!(".s.PGSQL.{}", self.port()));
