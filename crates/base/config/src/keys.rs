@@ -16,7 +16,7 @@ const fn also(name: &'static str, alias: &'static str) -> Key {
 }
 
 /// The whole file. `listen_port` is no alias of `listen`: it takes a port only.
-pub(crate) const RELAY: [Key; 8] = [
+pub(crate) const RELAY: [Key; 10] = [
     key("listen"),
     key("listen_port"),
     also("upstream", "master"),
@@ -25,6 +25,8 @@ pub(crate) const RELAY: [Key; 8] = [
     key("configurations"),
     key("limits"),
     key("log_format"),
+    key("http"),
+    key("http_token_file"),
 ];
 /// `upstream`.
 pub(crate) const UPSTREAM: [Key; 3] = [key("host"), key("port"), key("catalog")];

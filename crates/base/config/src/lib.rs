@@ -17,6 +17,7 @@ mod check;
 mod configurations;
 mod environment;
 mod filter;
+mod http;
 mod keys;
 mod listen;
 mod load;
@@ -32,6 +33,7 @@ mod tree;
 mod upstream;
 
 pub use filter::{Filter, Kind};
+pub use http::{Http, HttpAddress};
 pub use listen::Listen;
 pub use load::{defaults, from_text, load};
 pub use matching::{Client, Match};

@@ -4,13 +4,15 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::{Client, Filter, Listen, Match};
+use crate::{Client, Filter, Http, Listen, Match};
 
 /// Settings of `pgherd relay`, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Relay {
     /// Where standbys connect; never empty, no address twice.
     pub listen: Vec<Listen>,
+    /// Where the relay tells about itself over HTTP. `None`: nowhere.
+    pub http: Option<Http>,
     /// The server that the WAL comes from.
     pub upstream: Upstream,
     /// Folder that keeps what was decided, across restarts; an absolute path.

@@ -7,13 +7,24 @@
 //! Never in a log: passwords, row values, query texts. Names that clients choose may be in it, so
 //! control characters are shown escaped: nobody can write a line that looks like one of ours.
 
-mod one_line;
+//!
+//! Under systemd each line begins with its priority, which the journal takes off, and the time
+//! is left to the journal.
 
-use tracing::Level;
+mod journal;
+mod one_line;
+mod recent;
+
+use std::io::Stderr;
+
+use tracing::{Level, Metadata};
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt::format::FmtSpan;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use one_line::OneLine;
+pub use recent::{Recent, RecentEvent};
 
 /// How a line of the log looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,16 +39,17 @@ pub enum Format {
 /// The variable that overrides the level, in the syntax of `tracing_subscriber::EnvFilter`.
 pub const FILTER_VARIABLE: &str = "PGHERD_LOG";
 
-/// Starts logging for the whole process; `verbose` counts the `-v`.
+/// Starts logging for the whole process; `verbose` counts the `-v`. Gives what keeps the last
+/// events.
 ///
 /// A second call changes nothing.
-pub fn start(format: Format, verbose: u8) {
+pub fn start(format: Format, verbose: u8) -> Recent {
     let level = match verbose {
         0 => Level::INFO,
         1 => Level::DEBUG,
         _ => Level::TRACE,
     };
-    start_at(level, format, verbose > 0);
+    start_at(level, format, verbose > 0)
 }
 
 /// As [`start`] for a command that talks to a person: it logs what went wrong, and the story
@@ -49,25 +61,48 @@ pub fn start_quietly(verbose: u8) {
         2 => Level::DEBUG,
         _ => Level::TRACE,
     };
-    start_at(level, Format::Text, verbose > 1);
+    drop(start_at(level, Format::Text, verbose > 1));
 }
 
-fn start_at(level: Level, format: Format, with_target: bool) {
+/// Writes to standard error, one line an event.
+struct Lines {
+    is_journal: bool,
+}
+
+impl<'a> MakeWriter<'a> for Lines {
+    type Writer = OneLine<Stderr>;
+
+    fn make_writer(&'a self) -> Self::Writer {
+        OneLine::new(std::io::stderr(), "")
+    }
+
+    fn make_writer_for(&'a self, event: &Metadata<'_>) -> Self::Writer {
+        let prefix = if self.is_journal { journal::priority(event.level()) } else { "" };
+        OneLine::new(std::io::stderr(), prefix)
+    }
+}
+
+fn start_at(level: Level, format: Format, with_target: bool) -> Recent {
     let filter = EnvFilter::builder()
         .with_default_directive(level.into())
         .with_env_var(FILTER_VARIABLE)
         .from_env_lossy();
-    let lines = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(|| OneLine::new(std::io::stderr()))
-        .with_span_events(FmtSpan::NONE)
+    let is_journal = journal::is_there();
+    let recent = Recent::default();
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(Lines { is_journal })
         .with_target(with_target)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()));
-    let started = match format {
-        Format::Text => lines.try_init(),
-        Format::Json => lines.json().flatten_event(true).try_init(),
+        .with_ansi(!is_journal && std::io::IsTerminal::is_terminal(&std::io::stderr()));
+    let lines = match (format, is_journal) {
+        (Format::Text, false) => lines.boxed(),
+        (Format::Text, true) => lines.without_time().boxed(),
+        (Format::Json, false) => lines.json().flatten_event(true).boxed(),
+        (Format::Json, true) => lines.json().flatten_event(true).without_time().boxed(),
     };
+    let started =
+        tracing_subscriber::registry().with(filter).with(recent.clone()).with(lines).try_init();
     if let Err(error) = started {
         tracing::debug!(%error, "logging had been started before");
     }
+    recent
 }

@@ -1,6 +1,13 @@
 //! What the relay has done, in numbers that only grow.
+//!
+//! Counted per batch, never per record: the rewriter keeps its own sums, and what a stream did
+//! since the last batch is added here.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use pgproto::SqlState;
 
 /// A number that only grows.
 #[derive(Debug, Default)]
@@ -19,21 +26,164 @@ impl Counter {
     }
 }
 
-/// Counters of the whole relay.
+/// Why somebody did not get what they asked for: a closed set, for metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Refusal {
+    /// `limits.max_connections` is reached.
+    TooManyConnections,
+    /// No configuration matches, or the login was refused by the relay.
+    NotAuthorized,
+    /// It is not something that a relay does: SQL, logical replication.
+    NotSupported,
+    /// What came was not the protocol.
+    Protocol,
+    /// The command cannot be done now: state, names, filter, slot.
+    Prerequisite,
+    /// Anything else.
+    Other,
+}
+
+impl Refusal {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::TooManyConnections,
+        Self::NotAuthorized,
+        Self::NotSupported,
+        Self::Protocol,
+        Self::Prerequisite,
+        Self::Other,
+    ];
+
+    /// The reason that belongs to what the client is told.
+    #[must_use]
+    pub fn of(sqlstate: SqlState) -> Self {
+        match sqlstate {
+            SqlState::TOO_MANY_CONNECTIONS => Self::TooManyConnections,
+            SqlState::INVALID_AUTHORIZATION | SqlState::INVALID_PASSWORD => Self::NotAuthorized,
+            SqlState::FEATURE_NOT_SUPPORTED => Self::NotSupported,
+            SqlState::PROTOCOL_VIOLATION
+            | SqlState::SYNTAX_ERROR
+            | SqlState::INVALID_PARAMETER_VALUE
+            | SqlState::CHARACTER_NOT_IN_REPERTOIRE => Self::Protocol,
+            SqlState::NOT_IN_PREREQUISITE_STATE
+            | SqlState::UNABLE_TO_CONNECT
+            | SqlState::UNDEFINED_OBJECT
+            | SqlState::DATA_CORRUPTED => Self::Prerequisite,
+            _ => Self::Other,
+        }
+    }
+
+    /// The word for it, as a metric's label has it.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::TooManyConnections => "too_many_connections",
+            Self::NotAuthorized => "not_authorized",
+            Self::NotSupported => "not_supported",
+            Self::Protocol => "protocol",
+            Self::Prerequisite => "prerequisite",
+            Self::Other => "other",
+        }
+    }
+}
+
+/// What went through, of one client or of all clients of a configuration.
 #[derive(Debug, Default)]
-pub struct Counters {
-    /// Connections that came in.
-    pub connections: Counter,
-    /// Connections and commands that were refused.
-    pub refusals: Counter,
-    /// Bytes sent to clients while streaming.
+pub struct Tally {
+    /// Sessions that were let in.
+    pub sessions: Counter,
+    /// Bytes that came from the upstream while an answer or a stream was passed on.
+    pub received_bytes: Counter,
+    /// Bytes sent to clients while an answer or a stream was passed on.
     pub sent_bytes: Counter,
-    /// Records that passed a filter.
+    /// Records that passed a filter. Streams without a filter are not looked into.
     pub records_passed: Counter,
     /// Records that were replaced.
     pub records_replaced: Counter,
     /// Bytes of records that were replaced.
     pub replaced_bytes: Counter,
+}
+
+/// Counters of the whole relay.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Connections that came in.
+    pub connections: Counter,
     /// Events that a person should look at; each has an ERROR or WARN line in the log.
     pub alarms: Counter,
+    /// Changes of the configuration that were taken over.
+    pub reloads_done: Counter,
+    /// Changes that were refused: the file was bad, or they need a restart.
+    pub reloads_refused: Counter,
+    refusals: [Counter; Refusal::ALL.len()],
+    /// By configuration; the empty name is of clients without one.
+    tallies: Mutex<BTreeMap<String, Arc<Tally>>>,
+}
+
+impl Counters {
+    /// Counts a connection or a command that was refused.
+    pub fn refuse(&self, reason: Refusal) {
+        if let Some(counter) = self.refusals.get(reason as usize) {
+            counter.add(1);
+        }
+    }
+
+    /// Refusals, by reason.
+    pub fn refusals(&self) -> impl Iterator<Item = (Refusal, u64)> + '_ {
+        Refusal::ALL.into_iter().zip(self.refusals.iter().map(Counter::value))
+    }
+
+    /// What went through for a configuration; `""` for clients without one.
+    #[must_use]
+    pub fn tally(&self, configuration: &str) -> Arc<Tally> {
+        let mut tallies = self.locked();
+        if let Some(tally) = tallies.get(configuration) {
+            return Arc::clone(tally);
+        }
+        Arc::clone(tallies.entry(configuration.to_owned()).or_default())
+    }
+
+    /// What went through, by configuration.
+    #[must_use]
+    pub fn tallies(&self) -> BTreeMap<String, Arc<Tally>> {
+        self.locked().clone()
+    }
+
+    /// A sum over all configurations.
+    #[must_use]
+    pub fn sum(&self, of: impl Fn(&Tally) -> &Counter) -> u64 {
+        self.locked().values().map(|tally| of(tally).value()).sum()
+    }
+
+    fn locked(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Tally>>> {
+        self.tallies.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_are_counted_by_reason() {
+        let counters = Counters::default();
+        for (number, reason) in Refusal::ALL.into_iter().enumerate() {
+            (0..=number).for_each(|_| counters.refuse(reason));
+        }
+        let counted: Vec<_> = counters.refusals().collect();
+        assert_eq!(counted.len(), 6);
+        for (number, (reason, count)) in (1..).zip(counted) {
+            assert_eq!(count, number, "{}", reason.word());
+        }
+    }
+
+    #[test]
+    fn sums_are_over_all_configurations() {
+        let counters = Counters::default();
+        counters.tally("a").sent_bytes.add(1);
+        counters.tally("").sent_bytes.add(2);
+        counters.tally("a").sent_bytes.add(4);
+        assert_eq!(counters.sum(|it| &it.sent_bytes), 7);
+        assert_eq!(counters.tallies().len(), 2);
+    }
 }

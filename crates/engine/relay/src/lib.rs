@@ -16,17 +16,22 @@
 //! It has no users of its own and keeps no secrets; one upstream.
 
 mod backup;
+mod clients;
 pub mod counters;
 pub mod ledger;
+mod listen;
 pub mod names;
 pub mod plan;
 mod probe;
+mod reload;
 mod service;
 mod session;
 mod slots;
+pub mod status;
 mod stream;
 
 pub use ledger::forget;
 pub use plan::{Plan, PlanError, plan};
 pub use probe::is_relay;
+pub use reload::{ReloadError, Reloaded};
 pub use service::{Error, Handle, Options, Service};

@@ -1,34 +1,33 @@
-//! Listens, and gives each client a task.
+//! The relay as a whole: what its tasks share, how it starts, changes and stops.
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+use std::time::{Duration, Instant};
 
 use config::{Filter, Host, Listen, Upstream};
 use pgnet::{Conn, DialError, Endpoint, Listener, Local};
 use tasks::{CancellationToken, Group};
-use tokio::sync::{Semaphore, mpsc};
-use tracing::{error, info, warn};
+use tokio::sync::{mpsc, oneshot};
+use tracing::info;
 
+use crate::clients::{Clients, HISTORY_STEP};
 use crate::counters::Counters;
 use crate::ledger::{self, Ledger, LedgerError};
-use crate::names::Catalog;
-use crate::session;
-use crate::stream::Course;
+use crate::listen;
+use crate::names::{Catalog, NAMES_CHANGED_MAX, NamesChanged, follow_names};
+use crate::reload::{Reload, ReloadError, Reloaded, Sockets};
+use crate::stream::{Course, lock};
 
 /// How long one attempt to reach the upstream may take.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long sessions may take to end once the relay stops.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
-/// Pause after the system could not accept a connection (out of files, as a rule).
-const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
-/// A transaction that changed names is given this long to commit before they are read.
-const NAMES_SETTLE: Duration = Duration::from_secs(1);
-/// Changes of names in line to be read; more at once are read together.
-const NAMES_CHANGED_MAX: usize = 64;
-/// Clients over the limit that are told so at the same time; more are cut off.
-const TURNED_AWAY_MAX: usize = 64;
+pub(crate) const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a session waits for those that still stream under the filter that there was.
+const LEDGER_TIMEOUT: Duration = Duration::from_secs(15);
+/// Between two looks.
+const LEDGER_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The checked settings.
 pub type Options = config::Relay;
@@ -53,54 +52,81 @@ pub enum Error {
     Task(anyhow::Error),
 }
 
-/// What all sessions share.
+/// What sessions share that came in under one configuration.
 pub(crate) struct Context {
     pub(crate) config: Options,
     pub(crate) counters: Arc<Counters>,
+    pub(crate) clients: Arc<Clients>,
     endpoint: Endpoint,
     /// Where names are read.
     names_endpoint: Endpoint,
     /// The ledgers of configurations that have clients now.
-    ledgers: Mutex<HashMap<String, Weak<Mutex<Ledger>>>>,
+    ledgers: Arc<Ledgers>,
     names_changed: mpsc::Sender<NamesChanged>,
-    /// One for each connection that may come in.
-    places: Arc<Semaphore>,
 }
 
-/// A stream saw that names changed.
-struct NamesChanged {
-    configuration: String,
-    ledger: Arc<Mutex<Ledger>>,
-    catalog: Catalog,
-    history: pgproto::history::History,
-    segment_bytes: pgtypes::SegmentBytes,
+type Ledgers = Mutex<HashMap<String, Weak<Mutex<Ledger>>>>;
+
+/// The configuration that holds for whoever comes next.
+pub(crate) struct Current(RwLock<Arc<Context>>);
+
+impl Current {
+    pub(crate) fn context(&self) -> Arc<Context> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn replace(&self, context: Context) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(context);
+    }
 }
 
 /// A relay that listens already and does not serve yet.
 pub struct Service {
-    context: Arc<Context>,
-    listeners: Vec<Listener>,
+    current: Arc<Current>,
+    listeners: Vec<(Listen, Listener)>,
     names_changed: mpsc::Receiver<NamesChanged>,
+    reloads: mpsc::Receiver<Reload>,
 }
 
 /// What can be asked of a relay that runs.
 #[derive(Clone)]
 pub struct Handle {
-    context: Arc<Context>,
+    pub(crate) current: Arc<Current>,
+    pub(crate) started: Instant,
     locals: Vec<Local>,
+    reloads: mpsc::Sender<Reload>,
+    pub(crate) probe: Arc<tokio::sync::Mutex<Option<(Instant, Result<(), String>)>>>,
 }
 
 impl Handle {
     /// What the relay has done.
     #[must_use]
-    pub fn counters(&self) -> &Counters {
-        &self.context.counters
+    pub fn counters(&self) -> Arc<Counters> {
+        Arc::clone(&self.current.context().counters)
     }
 
-    /// Where it listens.
+    /// Where it listened when it started.
     #[must_use]
     pub fn locals(&self) -> &[Local] {
         &self.locals
+    }
+
+    /// The settings that hold now.
+    #[must_use]
+    pub fn options(&self) -> Options {
+        self.current.context().config.clone()
+    }
+
+    /// Takes over other settings. Streams that they do not touch go on without a pause.
+    ///
+    /// # Errors
+    ///
+    /// [`ReloadError`]: nothing has changed then.
+    pub async fn reload(&self, options: Options) -> Result<Reloaded, ReloadError> {
+        let (answer, reloaded) = oneshot::channel();
+        let reload = Reload { options, answer };
+        self.reloads.send(reload).await.map_err(|_gone| ReloadError::Stopping)?;
+        reloaded.await.map_err(|_gone| ReloadError::Stopping)?
     }
 }
 
@@ -112,35 +138,31 @@ impl Service {
     /// [`Error::State`] when there is a filter and no place for its decisions,
     /// [`Error::Listen`] for the first address that cannot be had.
     pub async fn bind(options: Options) -> Result<(Self, Handle), Error> {
-        if options.configurations.iter().flatten().any(|it| it.filter.is_some()) {
-            ledger::check_folder(&options.state_dir)?;
-        }
+        check_state(&options)?;
         let mut listeners = Vec::new();
         for listen in &options.listen {
-            let local = match listen {
-                Listen::Tcp(address) => Local::Tcp(*address),
-                Listen::Unix { dir, port } => Local::Unix { directory: dir.clone(), port: *port },
-            };
-            let listener = Listener::bind(&local).await;
-            listeners.push(listener.map_err(|source| Error::Listen { local, source })?);
+            listeners.push((listen.clone(), bind(listen).await?));
         }
-        let upstream = &options.upstream;
-        let endpoint = endpoint_of(&upstream.host, upstream.port);
-        let names_endpoint = names_endpoint_of(upstream);
         let (sender, names_changed) = mpsc::channel(NAMES_CHANGED_MAX);
-        let places = usize::try_from(options.limits.max_connections).unwrap_or(usize::MAX);
-        let context = Arc::new(Context {
-            config: options,
+        let (reloads_in, reloads) = mpsc::channel(1);
+        let context = Context {
             counters: Arc::new(Counters::default()),
-            endpoint,
-            names_endpoint,
-            ledgers: Mutex::new(HashMap::new()),
+            clients: Arc::new(Clients::default()),
+            endpoint: endpoint_of(&options.upstream.host, options.upstream.port),
+            names_endpoint: names_endpoint_of(&options.upstream),
+            ledgers: Arc::default(),
             names_changed: sender,
-            places: Arc::new(Semaphore::new(places)),
-        });
-        let locals: Vec<_> = listeners.iter().map(|it| it.local().clone()).collect();
-        let handle = Handle { context: Arc::clone(&context), locals };
-        Ok((Self { context, listeners, names_changed }, handle))
+            config: options,
+        };
+        let current = Arc::new(Current(RwLock::new(Arc::new(context))));
+        let handle = Handle {
+            current: Arc::clone(&current),
+            started: Instant::now(),
+            locals: listeners.iter().map(|(_, it)| it.local().clone()).collect(),
+            reloads: reloads_in,
+            probe: Arc::default(),
+        };
+        Ok((Self { current, listeners, names_changed, reloads }, handle))
     }
 
     /// Serves until `stop` is cancelled, then ends the sessions with a word to each client.
@@ -149,26 +171,91 @@ impl Service {
     ///
     /// [`Error::Task`] when a listener broke.
     pub async fn run(self, stop: CancellationToken) -> Result<(), Error> {
-        let mut group = Group::new(stop);
-        for listener in self.listeners {
-            let context = Arc::clone(&self.context);
-            info!(address = %listener.local(), upstream = %context.endpoint, "listening");
-            group.spawn("listener", |stop| listen(listener, context, stop));
+        let Self { current, listeners, names_changed, mut reloads } = self;
+        let mut group = Group::new(stop.clone());
+        let mut sockets = Sockets::default();
+        for (listen, listener) in listeners {
+            open_socket(&mut group, &mut sockets, &current, listen, listener);
         }
-        let names_changed = self.names_changed;
         group.spawn("names", |stop| follow_names(names_changed, stop));
-        let outcome = group.finish(DRAIN_TIMEOUT + Duration::from_secs(1)).await;
-        let counters = &self.context.counters;
-        info!(
-            connections = counters.connections.value(),
-            refusals = counters.refusals.value(),
-            sent_bytes = counters.sent_bytes.value(),
-            records_passed = counters.records_passed.value(),
-            records_replaced = counters.records_replaced.value(),
-            alarms = counters.alarms.value(),
-            "stopped",
-        );
-        outcome.map_err(Error::Task)
+        let clients = Arc::clone(&current.context().clients);
+        group.spawn("history", |stop| note_history(clients, stop));
+        let mut outcome = Ok(());
+        while outcome.is_ok() {
+            tokio::select! {
+                ended = group.joined() => outcome = ended,
+                Some(Reload { options, answer }) = reloads.recv() => {
+                    let opened = crate::reload::apply(options, &current, &mut sockets, &stop).await;
+                    let answered = opened.map(|(reloaded, opened)| {
+                        for (listen, listener) in opened {
+                            open_socket(&mut group, &mut sockets, &current, listen, listener);
+                        }
+                        reloaded
+                    });
+                    // Whoever asked may be gone.
+                    answer.send(answered).ok();
+                }
+                () = stop.cancelled() => break,
+            }
+        }
+        stop.cancel();
+        let finished = group.finish(DRAIN_TIMEOUT + Duration::from_secs(1)).await;
+        tell_sums(&current.context().counters);
+        outcome.and(finished).map_err(Error::Task)
+    }
+}
+
+fn tell_sums(counters: &Counters) {
+    info!(
+        connections = counters.connections.value(),
+        refusals = counters.refusals().map(|(_, count)| count).sum::<u64>(),
+        sent_bytes = counters.sum(|it| &it.sent_bytes),
+        records_passed = counters.sum(|it| &it.records_passed),
+        records_replaced = counters.sum(|it| &it.records_replaced),
+        alarms = counters.alarms.value(),
+        "stopped",
+    );
+}
+
+fn open_socket(
+    group: &mut Group,
+    sockets: &mut Sockets,
+    current: &Arc<Current>,
+    listen: Listen,
+    listener: Listener,
+) {
+    info!(address = %listener.local(), upstream = %current.context().endpoint, "listening");
+    let removed = sockets.open(listen, listener.local().clone());
+    let current = Arc::clone(current);
+    group.spawn("listener", |stop| listen::serve(listener, current, removed, stop));
+}
+
+/// Makes sure that decisions can be kept, where there are some to keep.
+pub(crate) fn check_state(options: &Options) -> Result<(), LedgerError> {
+    if options.configurations.iter().flatten().any(|it| it.filter.is_some()) {
+        ledger::check_folder(&options.state_dir)?;
+    }
+    Ok(())
+}
+
+/// Listens on one address.
+pub(crate) async fn bind(listen: &Listen) -> Result<Listener, Error> {
+    let local = match listen {
+        Listen::Tcp(address) => Local::Tcp(*address),
+        Listen::Unix { dir, port } => Local::Unix { directory: dir.clone(), port: *port },
+    };
+    Listener::bind(&local).await.map_err(|source| Error::Listen { local, source })
+}
+
+/// Keeps what the lag of each client was, for those who look at it later.
+async fn note_history(clients: Arc<Clients>, stop: CancellationToken) -> anyhow::Result<()> {
+    let mut tick = tokio::time::interval(HISTORY_STEP);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    loop {
+        tokio::select! {
+            _ = tick.tick() => clients.note_history(),
+            () = stop.cancelled() => return Ok(()),
+        }
     }
 }
 
@@ -198,100 +285,25 @@ fn endpoint_of(host: &Host, port: u16) -> Endpoint {
     }
 }
 
-/// Accepts clients; each gets a task, up to the limit.
-async fn listen(
-    listener: Listener,
-    context: Arc<Context>,
-    stop: CancellationToken,
-) -> anyhow::Result<()> {
-    let mut clients = Group::new(stop.clone());
-    let mut turned_away = Group::new(stop.clone());
-    loop {
-        tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok(accepted) => {
-                    context.counters.connections.add(1);
-                    let context = Arc::clone(&context);
-                    let Ok(place) = Arc::clone(&context.places).try_acquire_owned() else {
-                        context.counters.refusals.add(1);
-                        if turned_away.len() < TURNED_AWAY_MAX {
-                            turned_away.spawn("turn away", |_stop| async move {
-                                session::turn_away(accepted, context).await;
-                                Ok(())
-                            });
-                        }
-                        continue;
-                    };
-                    clients.spawn("client", |stop| async move {
-                        session::serve(accepted, context, stop).await;
-                        drop(place);
-                        Ok(())
-                    });
-                }
-                Err(error) => {
-                    warn!(%error, "cannot accept a connection");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
-            },
-            ended = clients.joined() => report(ended),
-            ended = turned_away.joined() => report(ended),
-            () = stop.cancelled() => break,
-        }
-    }
-    drop(listener);
-    clients.finish(DRAIN_TIMEOUT).await
-}
-
-fn report(ended: anyhow::Result<()>) {
-    if let Err(error) = ended {
-        // Sessions log their own errors: this is a panic, and a defect of ours.
-        error!(error = format!("{error:#}"), "a session broke off; please report this");
-    }
-}
-
-/// Reads names anew when a stream saw that they changed, to tell what becomes of them.
-async fn follow_names(
-    mut changes: mpsc::Receiver<NamesChanged>,
-    stop: CancellationToken,
-) -> anyhow::Result<()> {
-    loop {
-        let change = tokio::select! {
-            Some(change) = changes.recv() => change,
-            () = stop.cancelled() => return Ok(()),
-        };
-        tokio::select! {
-            () = tokio::time::sleep(NAMES_SETTLE) => {}
-            () = stop.cancelled() => return Ok(()),
-        }
-        // One reading serves all that has come for a configuration by now.
-        let mut waiting = HashMap::from([(change.configuration.clone(), change)]);
-        while let Ok(change) = changes.try_recv() {
-            waiting.insert(change.configuration.clone(), change);
-        }
-        for change in waiting.values() {
-            change.read().await;
-        }
-    }
-}
-
-impl NamesChanged {
-    async fn read(&self) {
-        let configuration = self.configuration.as_str();
-        let names = match self.catalog.read().await {
-            Ok(names) => names,
-            Err(error) => {
-                warn!(configuration, %error, "names changed, and cannot be read now");
-                return;
-            }
-        };
-        let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Err(error) = ledger.adopt(&names, &self.history, self.segment_bytes) {
-            error!(configuration, %error, "names changed, and cannot be kept");
-        }
-    }
-}
-
 impl Context {
+    /// The same relay under another configuration.
+    pub(crate) fn under(&self, config: Options) -> Self {
+        Self {
+            counters: Arc::clone(&self.counters),
+            clients: Arc::clone(&self.clients),
+            endpoint: endpoint_of(&config.upstream.host, config.upstream.port),
+            names_endpoint: names_endpoint_of(&config.upstream),
+            ledgers: Arc::clone(&self.ledgers),
+            names_changed: self.names_changed.clone(),
+            config,
+        }
+    }
+
+    /// Where the upstream is.
+    pub(crate) const fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
     /// Connects to the upstream.
     pub(crate) async fn dial(&self) -> Result<Conn, DialError> {
         let conn = self.endpoint.dial(DIAL_TIMEOUT).await?;
@@ -302,7 +314,30 @@ impl Context {
     }
 
     /// The ledger of a configuration, shared by its clients and closed with the last one.
-    pub(crate) fn ledger(
+    ///
+    /// After a change of the filter it waits until the last client under the old one is gone.
+    pub(crate) async fn ledger(
+        &self,
+        name: &str,
+        filter: &Filter,
+        system_identifier: &str,
+    ) -> Result<Arc<Mutex<Ledger>>, LedgerError> {
+        let started = Instant::now();
+        while self.open_ledger(name).is_some_and(|open| !lock(&open).judges_by(filter))
+            && started.elapsed() < LEDGER_TIMEOUT
+        {
+            tokio::time::sleep(LEDGER_INTERVAL).await;
+        }
+        self.ledger_now(name, filter, system_identifier)
+    }
+
+    /// The ledger of a configuration, if it has clients now.
+    pub(crate) fn open_ledger(&self, name: &str) -> Option<Arc<Mutex<Ledger>>> {
+        let ledgers = self.ledgers.lock().unwrap_or_else(PoisonError::into_inner);
+        ledgers.get(name).and_then(Weak::upgrade)
+    }
+
+    fn ledger_now(
         &self,
         name: &str,
         filter: &Filter,
@@ -310,8 +345,11 @@ impl Context {
     ) -> Result<Arc<Mutex<Ledger>>, LedgerError> {
         let mut ledgers = self.ledgers.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(open) = ledgers.get(name).and_then(Weak::upgrade) {
-            let checked = open.lock().unwrap_or_else(PoisonError::into_inner);
+            let checked = lock(&open);
             checked.check_cluster(system_identifier)?;
+            if !checked.judges_by(filter) {
+                return Err(LedgerError::OldFilter { name: name.to_owned() });
+            }
             drop(checked);
             return Ok(open);
         }

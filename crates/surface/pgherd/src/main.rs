@@ -8,6 +8,7 @@ mod clone_report;
 #[cfg(test)]
 mod man;
 mod relay_command;
+mod reloader;
 mod runtime;
 
 use std::process::ExitCode;

@@ -2,13 +2,22 @@
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
 
 use config::{ConfigError, LogFormat, Overrides};
-use relay::{Options, Service};
-use tracing::error;
+use relay::{Handle, Options, Service};
+use tasks::{CancellationToken, Group};
+use telemetry::Recent;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{error, info};
 
 use crate::cli::{self, Forget, RelayOptions};
+use crate::reloader::Reloader;
 use crate::{EXIT_CONFIG, runtime};
+
+/// Time for what is beside the relay to end, once it has.
+const GRACE: Duration = Duration::from_secs(15);
 
 /// Runs the relay in the foreground until it is told to stop.
 pub(crate) fn run(options: &RelayOptions) -> ExitCode {
@@ -33,16 +42,54 @@ pub(crate) fn run(options: &RelayOptions) -> ExitCode {
         LogFormat::Text => telemetry::Format::Text,
         LogFormat::Json => telemetry::Format::Json,
     };
-    telemetry::start(format, options.verbose);
+    let events = telemetry::start(format, options.verbose);
+    let config = options.config.clone();
     let served = runtime::run(|stop| async move {
-        let (service, _handle) = Service::bind(settings).await?;
-        Ok(service.run(stop).await?)
+        let http = settings.http.clone();
+        let (service, relay) = Service::bind(settings).await?;
+        let reloader = Arc::new(Reloader { config, overrides, relay: relay.clone() });
+        let mut group = Group::new(stop);
+        if let Some(http) = http {
+            let http = answer_http(http, relay, events, Arc::clone(&reloader)).await?;
+            group.spawn("http", |stop| http.run(stop));
+        }
+        group.spawn("signals", |stop| reload_on_signal(reloader, stop));
+        group.spawn("relay", |stop| async move { Ok(service.run(stop).await?) });
+        group.finish(GRACE).await
     });
     match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             error!(error = format!("{error:#}"), "the relay ends on an error");
             ExitCode::FAILURE
+        }
+    }
+}
+
+async fn answer_http(
+    http: config::Http,
+    relay: Handle,
+    events: Recent,
+    reloader: Arc<Reloader>,
+) -> Result<api::Service, api::Error> {
+    let reload: api::Reload = Arc::new(move || {
+        let reloader = Arc::clone(&reloader);
+        Box::pin(async move { reloader.reload("HTTP").await })
+    });
+    api::Service::bind(api::Options { address: http.address, relay, events, reload }).await
+}
+
+/// Reads the configuration again at each SIGHUP.
+async fn reload_on_signal(reloader: Arc<Reloader>, stop: CancellationToken) -> anyhow::Result<()> {
+    let mut hangups = signal(SignalKind::hangup())?;
+    loop {
+        tokio::select! {
+            Some(()) = hangups.recv() => {
+                info!(signal = "SIGHUP", "reading the configuration again");
+                // What is wrong is in the log.
+                reloader.reload("SIGHUP").await.ok();
+            }
+            () = stop.cancelled() => return Ok(()),
         }
     }
 }

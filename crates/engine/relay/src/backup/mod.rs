@@ -20,6 +20,7 @@ use pgproto::replication::BaseBackup;
 use pgtypes::Major;
 use tracing::{error, info};
 
+use crate::counters::Refusal;
 use crate::session::{Session, SessionError, pass_up};
 use crate::stream::StreamError;
 use answer::Answer;
@@ -52,9 +53,9 @@ impl Session {
         let course = match self.plot(None).await {
             Ok(course) => course,
             Err(SessionError::Stream(error)) => {
-                self.context.counters.refusals.add(1);
                 error!(%error, "cannot take a filtered backup");
                 let report = Report { severity: Severity::Error, ..error.report() };
+                self.context.counters.refuse(Refusal::of(report.sqlstate));
                 return self.to_client.report_and_ready(&report).await;
             }
             Err(error) => return Err(error),
@@ -66,11 +67,11 @@ impl Session {
         self.to_upstream.queue(raw);
         let sent = self.to_upstream.flush().await;
         sent.map_err(|error| SessionError::Upstream(error.into()))?;
-        let Self { from_client, to_client, from_upstream, to_upstream, stop, .. } = self;
+        let Self { client, from_client, to_client, from_upstream, to_upstream, stop, .. } = self;
         let mut is_done = false;
         tokio::select! {
             ended = answer.carry(from_upstream, to_client) => ended,
-            up = pass_up(from_client, to_upstream, &mut is_done) => up,
+            up = pass_up(from_client, to_upstream, client, &mut is_done) => up,
             () = stop.cancelled() => Err(SessionError::Stopping),
         }
     }

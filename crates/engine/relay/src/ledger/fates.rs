@@ -247,14 +247,18 @@ impl Fates {
         })
     }
 
+    /// The last epoch of each OID that may still be there, on any timeline.
+    pub fn last(&self, kind: Kind) -> impl Iterator<Item = (Oid, &Epoch)> {
+        let last = self.book(kind).iter().filter_map(|(oid, it)| Some((Oid(*oid), it.last()?)));
+        // The files of one that was moved out are dropped while it lives on.
+        last.filter(|(_, it)| it.dropped.is_none() || it.reason == Reason::MovedOut)
+    }
+
     /// The names of what was excluded last and may still be there, on any timeline.
     pub fn excluded(&self) -> impl Iterator<Item = (Kind, &str)> {
         [Kind::Database, Kind::Tablespace].into_iter().flat_map(|kind| {
-            let last = self.book(kind).values().filter_map(|epochs| epochs.last());
-            // The files of one that was moved out are dropped while it lives on.
-            let there = last.filter(|it| it.dropped.is_none() || it.reason == Reason::MovedOut);
-            let excluded = there.filter(|it| it.fate == Fate::Excluded);
-            excluded.map(move |it| (kind, it.name.as_str()))
+            let excluded = self.last(kind).filter(|(_, it)| it.fate == Fate::Excluded);
+            excluded.map(move |(_, it)| (kind, it.name.as_str()))
         })
     }
 

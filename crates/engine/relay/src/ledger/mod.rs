@@ -81,6 +81,12 @@ pub enum LedgerError {
         /// System identifier of the upstream.
         found: String,
     },
+    /// Clients are still streaming under the filter that there was.
+    #[error("clients of configuration {name:?} still stream under the filter that there was")]
+    OldFilter {
+        /// The configuration.
+        name: String,
+    },
     /// The filter now includes what a standby of this configuration does not hold.
     #[error("the filter of configuration {name:?} was loosened: {} included now", list(loosened))]
     Loosened {
@@ -153,6 +159,24 @@ impl Ledger {
         Ok(fates.excluded().map(|(kind, name)| format!("{} {name:?}", kind.word())).collect())
     }
 
+    /// What is decided of everything that may still be there.
+    pub(crate) fn decisions(&self) -> Vec<(Kind, pgtypes::Oid, Epoch)> {
+        decisions(&self.record.fates)
+    }
+
+    /// As [`Self::decisions`] for a configuration without clients, as far as its state tells.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError`] when there is a state that cannot be read.
+    pub(crate) fn kept_decisions(
+        state_dir: &Path,
+        name: &str,
+    ) -> Result<Vec<(Kind, pgtypes::Oid, Epoch)>, LedgerError> {
+        let record = store::peek(&store::folder(state_dir, name))?;
+        Ok(record.map(|record| decisions(&record.fates)).unwrap_or_default())
+    }
+
     /// Refuses an upstream that is another cluster than the one this ledger is about.
     ///
     /// # Errors
@@ -167,6 +191,12 @@ impl Ledger {
             known: self.record.system_identifier.clone(),
             found: system_identifier.to_owned(),
         })
+    }
+
+    /// Whether it was opened for this filter.
+    #[must_use]
+    pub fn judges_by(&self, filter: &Filter) -> bool {
+        self.filter == *filter
     }
 
     /// Changes with every fate that changes.
@@ -269,6 +299,12 @@ fn judge_database(filter: &Filter, name: &[u8], tablespace: Option<Fate>) -> (Fa
     } else {
         (Fate::Included, Reason::Name)
     }
+}
+
+fn decisions(fates: &fates::Fates) -> Vec<(Kind, pgtypes::Oid, Epoch)> {
+    let kinds = [Kind::Database, Kind::Tablespace].into_iter();
+    let all = kinds.flat_map(|kind| fates.last(kind).map(move |(oid, it)| (kind, oid, it.clone())));
+    all.collect()
 }
 
 fn shown(name: &[u8]) -> String {

@@ -2,8 +2,10 @@
 //!
 //! What is not committed yet is not seen here; the WAL itself tells of that.
 
+mod follow;
 mod query;
 
+pub(crate) use follow::{NAMES_CHANGED_MAX, NamesChanged, follow_names};
 pub use pgnet::passfile::{PassfileError, Password};
 pub use query::{Catalog, NamesError};
 

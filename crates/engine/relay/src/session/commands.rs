@@ -8,6 +8,7 @@ use pgproto::replication::Command;
 use tokio::time::Instant;
 
 use super::{Session, SessionError, part, refusal};
+use crate::clients::Activity;
 
 /// Longest query: every command of the grammar with its longest names and a backup label
 /// fits in a fraction of it.
@@ -25,7 +26,12 @@ enum Next {
 impl Session {
     /// Serves commands until the client leaves.
     pub(super) async fn commands(mut self) -> Result<(), SessionError> {
-        let ended = self.commands_until_the_end().await;
+        let ended = match self.commands_until_the_end().await {
+            Err(SessionError::Stopping) if self.client.is_reconfigured() => {
+                Err(SessionError::Reconfigured)
+            }
+            ended => ended,
+        };
         if let Err(error) = &ended {
             part(&mut self.from_client, &mut self.to_client, error).await;
         }
@@ -112,6 +118,19 @@ impl Session {
             }
         };
         tracing::debug!(command = command.keyword(), "command");
+        self.client.does(match &command {
+            Command::BaseBackup(_) => Activity::Backup,
+            _ => Activity::Command,
+        });
+        if let Command::StartPhysical(start) = &command {
+            self.client.progress().begin_stream(start.start);
+        }
+        let done = self.execute(command, message).await;
+        self.client.does(Activity::Idle);
+        done
+    }
+
+    async fn execute(&mut self, command: Command, message: &Message) -> Result<(), SessionError> {
         let filtered = self.filter().is_some();
         match command {
             Command::Sql | Command::StartLogical { .. } | Command::CreateLogicalSlot { .. } => {

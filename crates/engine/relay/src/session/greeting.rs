@@ -5,6 +5,7 @@ use pgproto::backend::Report;
 use pgproto::startup::{self, Cancel, Packet, Replication, Startup, StartupError};
 
 use super::{Outbound, SessionError, refusal};
+use crate::counters::Refusal;
 
 /// Questions about encryption that are answered before a client is cut off: one of each
 /// kind is all that libpq asks.
@@ -55,10 +56,14 @@ async fn packet(from_client: &mut Inbound) -> Result<Option<Vec<u8>>, SessionErr
             let &[first, _, _, _] = length;
             if startup::is_direct_tls(first) {
                 let what = "the client begins with TLS (sslnegotiation=direct)";
-                return Err(SessionError::Refused(format!("{what}, which is not offered")));
+                return Err(SessionError::Refused(
+                    Refusal::Protocol,
+                    format!("{what}, which is not offered"),
+                ));
             }
             let bytes = startup::packet_bytes(*length);
-            let bytes = bytes.map_err(|error| SessionError::Refused(error.to_string()))?;
+            let bytes = bytes
+                .map_err(|error| SessionError::Refused(Refusal::Protocol, error.to_string()))?;
             if let Some(raw) = have.get(..bytes) {
                 let raw = raw.to_vec();
                 from_client.consume(bytes);
@@ -76,6 +81,6 @@ async fn malformed(error: &StartupError, to_client: &mut Outbound) -> SessionErr
     if error.is_answered() {
         to_client.refuse(&Report::fatal(error.sqlstate(), error.to_string())).await
     } else {
-        SessionError::Refused(error.to_string())
+        SessionError::Refused(Refusal::Protocol, error.to_string())
     }
 }

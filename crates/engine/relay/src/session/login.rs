@@ -12,11 +12,11 @@ use pgproto::backend::{self, Authentication};
 use pgproto::frame::{backend as from_server, frontend, limit};
 use pgproto::startup::Startup;
 use pgtypes::Major;
-use tasks::CancellationToken;
 use tokio::time::Instant;
 use tracing::info;
 
 use super::{Outbound, Session, SessionError, part, refusal, shown};
+use crate::clients::Client;
 use crate::service::Context;
 
 /// A login that is under way.
@@ -24,7 +24,7 @@ pub(super) struct Login<'a> {
     pub(super) startup: &'a Startup,
     pub(super) context: &'a Context,
     pub(super) deadline: Instant,
-    pub(super) stop: &'a CancellationToken,
+    pub(super) client: &'a Arc<Client>,
 }
 
 /// Two connections that know each other; `None` when the server refused the client.
@@ -49,7 +49,7 @@ impl Login<'_> {
     ) -> Result<LoggedIn, SessionError> {
         let dialed = tokio::select! {
             dialed = self.context.dial() => dialed.map_err(SessionError::from),
-            () = self.stop.cancelled() => Err(SessionError::Stopping),
+            () = self.client.stop.cancelled() => Err(SessionError::Stopping),
         };
         let conn = match dialed {
             Ok(conn) => conn,
@@ -71,7 +71,7 @@ impl Login<'_> {
             passed = tokio::time::timeout_at(self.deadline, parts.exchange(self.startup)) => {
                 passed.unwrap_or_else(|_elapsed| Err(parts.too_slow()))
             }
-            () = self.stop.cancelled() => Err(SessionError::Stopping),
+            () = self.client.stop.cancelled() => Err(SessionError::Stopping),
         };
         match passed {
             Ok(true) => Ok(LoggedIn(Some(parts))),
@@ -170,11 +170,12 @@ impl LoggedIn {
         context: &Arc<Context>,
         startup: &Startup,
         configuration: Option<Configuration>,
-        stop: &CancellationToken,
+        client: &Arc<Client>,
     ) -> Option<Session> {
         let Parts { from_client, to_client, from_upstream, to_upstream, major, .. } = self.0?;
         Some(Session {
             context: Arc::clone(context),
+            client: Arc::clone(client),
             from_client,
             to_client,
             from_upstream,
@@ -182,7 +183,7 @@ impl LoggedIn {
             configuration,
             user: shown(startup.user()),
             major,
-            stop: stop.clone(),
+            stop: client.stop.clone(),
         })
     }
 }

@@ -9,6 +9,7 @@ mod refusal;
 mod reply;
 mod slots;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,14 +17,16 @@ use config::{Configuration, Selection};
 use pgnet::{Accepted, DialError, Inbound, ReadError};
 use pgproto::backend::Report;
 use pgproto::replication::NAME_BYTES_MAX;
-use pgproto::startup::Cancel;
+use pgproto::startup::{Cancel, Startup};
 use pgtypes::Major;
 use tasks::CancellationToken;
 use tokio::time::Instant;
 use tracing::field::Empty;
 use tracing::{Instrument as _, Span, error, info, info_span, warn};
 
-use crate::service::Context;
+use crate::clients::{Client, Ticket, Who};
+use crate::counters::Refusal;
+use crate::service::{Context, Current};
 use crate::stream::StreamError;
 
 pub(crate) use outbound::Outbound;
@@ -73,15 +76,18 @@ pub(crate) enum SessionError {
     /// The upstream has the connection and does not answer a login.
     #[error("the upstream does not answer the login")]
     UpstreamSilent,
-    /// The client was told why it is not served; the reason is in the log already.
-    #[error("refused: {0}")]
-    Refused(String),
+    /// The client was told why it is not served.
+    #[error("refused: {1}")]
+    Refused(Refusal, String),
     /// A stream could not go on.
     #[error(transparent)]
     Stream(#[from] StreamError),
     /// The relay is stopping.
     #[error("the relay is stopping")]
     Stopping,
+    /// The configuration of this client changed.
+    #[error("the configuration changed")]
+    Reconfigured,
 }
 
 impl SessionError {
@@ -94,6 +100,8 @@ impl SessionError {
 /// Both sides of a session, and what is known of them.
 pub(crate) struct Session {
     pub(crate) context: Arc<Context>,
+    /// Its entry among those who are connected.
+    pub(crate) client: Arc<Client>,
     /// What the client sends.
     pub(crate) from_client: Inbound,
     /// What the client gets.
@@ -112,21 +120,22 @@ pub(crate) struct Session {
 }
 
 /// Serves a client until it leaves, or something breaks. Never fails: it logs.
-pub(crate) async fn serve(accepted: Accepted, context: Arc<Context>, stop: CancellationToken) {
+pub(crate) async fn serve(accepted: Accepted, current: &Current, ticket: Ticket) {
     // Every line of a session tells whose it is: its address, and what it is called.
     let span = info_span!("client", address = accepted.name, name = Empty);
-    serve_inside(accepted, context, stop).instrument(span).await;
+    serve_inside(accepted, current, &ticket.client).instrument(span).await;
 }
 
-async fn serve_inside(accepted: Accepted, context: Arc<Context>, stop: CancellationToken) {
+async fn serve_inside(accepted: Accepted, current: &Current, client: &Arc<Client>) {
     let started = Instant::now();
-    match run(accepted, &context, stop).await {
+    match run(accepted, current, client).await {
         Ok(()) => {}
         Err(SessionError::Stopping) => info!("disconnected: the relay is stopping"),
+        Err(SessionError::Reconfigured) => info!("disconnected: its configuration changed"),
         Err(SessionError::ClientLeft) => info!("the client closed the connection"),
-        Err(error @ SessionError::Refused(_)) => {
-            context.counters.refusals.add(1);
-            warn!("{error}");
+        Err(SessionError::Refused(reason, message)) => {
+            current.context().counters.refuse(reason);
+            warn!("refused: {message}");
         }
         Err(error @ (SessionError::Dial(_) | SessionError::Stream(_))) => {
             error!(%error, "the session ended");
@@ -183,11 +192,11 @@ async fn read_out(from_client: &mut Inbound) {
 
 async fn run(
     accepted: Accepted,
-    context: &Arc<Context>,
-    stop: CancellationToken,
+    current: &Current,
+    client: &Arc<Client>,
 ) -> Result<(), SessionError> {
     let Accepted { conn, address, .. } = accepted;
-    let limits = &context.config.limits;
+    let limits = current.context().config.limits.clone();
     let tuned = conn.tune(limits.peer_timeout.unwrap_or_default());
     tuned.map_err(|error| SessionError::Client(error.into()))?;
     let deadline = Instant::now() + limits.startup_timeout;
@@ -197,33 +206,26 @@ async fn run(
     let greeting = greeting::receive(&mut from_client, &mut to_client);
     let greeting = tokio::select! {
         greeting = tokio::time::timeout_at(deadline, greeting) => greeting,
-        () = stop.cancelled() => return Err(SessionError::Stopping),
+        () = client.stop.cancelled() => return Err(SessionError::Stopping),
     };
     let slow = |_elapsed| SessionError::ClientSlow { what: "send its startup packet" };
     let startup = match greeting.map_err(slow)?? {
         greeting::Greeting::Startup(startup) => startup,
-        greeting::Greeting::Cancel(cancel) => return pass_cancel(&cancel, context).await,
+        greeting::Greeting::Cancel(cancel) => {
+            return pass_cancel(&cancel, &current.context()).await;
+        }
         greeting::Greeting::Nothing => return Ok(()),
     };
     let name = shown(startup.application_name().unwrap_or_default());
     Span::current().record("name", name);
-    let client = config::Client {
-        application_name: startup.application_name().unwrap_or_default(),
-        source: address,
-        user: startup.user(),
+    let Some((context, configuration)) = introduce(client, current, &startup, address) else {
+        let report = refusal::no_configuration(&startup);
+        return Err(to_client.refuse(&report).await);
     };
-    let configuration = match context.config.configuration_for(&client) {
-        Selection::Unfiltered => None,
-        Selection::Configuration(configuration) => Some(configuration.clone()),
-        Selection::Refused => {
-            let report = refusal::no_configuration(&startup);
-            return Err(to_client.refuse(&report).await);
-        }
-    };
-    let login = login::Login { startup: &startup, context, deadline, stop: &stop };
+    let login = login::Login { startup: &startup, context: &context, deadline, client };
     let login = login.pass(from_client, to_client);
     let logged_in = login.await?;
-    let session = logged_in.into_session(context, &startup, configuration, &stop);
+    let session = logged_in.into_session(&context, &startup, configuration, client);
     let Some(session) = session else { return Ok(()) };
     announce(&session);
     session.commands().await?;
@@ -231,13 +233,49 @@ async fn run(
     Ok(())
 }
 
+/// Finds the configuration of a client, and notes both; `None` when there is none for it.
+fn introduce(
+    client: &Client,
+    current: &Current,
+    startup: &Startup,
+    source: Option<IpAddr>,
+) -> Option<(Arc<Context>, Option<Configuration>)> {
+    loop {
+        let context = current.context();
+        let asks = config::Client {
+            application_name: startup.application_name().unwrap_or_default(),
+            source,
+            user: startup.user(),
+        };
+        let configuration = match context.config.configuration_for(&asks) {
+            Selection::Unfiltered => None,
+            Selection::Configuration(configuration) => Some(configuration.clone()),
+            Selection::Refused => return None,
+        };
+        client.is(Who {
+            application_name: asks.application_name.to_vec(),
+            user: asks.user.to_vec(),
+            source,
+            configuration: configuration.clone(),
+            upstream: context.config.upstream.clone(),
+        });
+        // A change of the configuration looks for those who are noted; one that came in between
+        // has not seen this one.
+        if Arc::ptr_eq(&context, &current.context()) {
+            return Some((context, configuration));
+        }
+    }
+}
+
 /// A name of a client's own choice as the server keeps it: cut.
-fn shown(name: &[u8]) -> String {
+pub(crate) fn shown(name: &[u8]) -> String {
     let name = name.get(..NAME_BYTES_MAX).unwrap_or(name);
     String::from_utf8_lossy(name).into_owned()
 }
 
 fn announce(session: &Session) {
+    let configuration = session.configuration.as_ref().map_or("", |it| it.name.as_str());
+    session.client.count_for(session.context.counters.tally(configuration));
     info!(
         user = session.user,
         configuration = session.configuration.as_ref().map(|it| it.name.as_str()),
@@ -254,7 +292,7 @@ impl Session {
 
     /// Tells the client, which then may go on.
     pub(crate) async fn answer(&mut self, report: &Report) -> Result<(), SessionError> {
-        self.context.counters.refusals.add(1);
+        self.context.counters.refuse(Refusal::of(report.sqlstate));
         info!(sqlstate = %report.sqlstate, reason = report.message, "command refused");
         self.to_client.report_and_ready(report).await
     }

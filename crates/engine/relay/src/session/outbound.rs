@@ -8,6 +8,7 @@ use pgproto::backend::{Report, error_response, ready_for_query};
 use tokio::io::AsyncWriteExt as _;
 
 use super::SessionError;
+use crate::counters::Refusal;
 
 /// How long a farewell may take; a client that does not read gets none.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
@@ -85,7 +86,7 @@ impl Outbound {
         let mut message = Vec::new();
         error_response(report, &mut message);
         self.farewell(&message).await;
-        SessionError::Refused(report.message.clone())
+        SessionError::Refused(Refusal::of(report.sqlstate), report.message.clone())
     }
 
     /// Last words, as far as the peer takes them in time; then nothing more is sent.

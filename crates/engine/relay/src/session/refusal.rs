@@ -58,6 +58,11 @@ pub(super) fn last_words(error: &SessionError) -> Option<Report> {
             let what = "terminating connection due to administrator command";
             Report::fatal(SqlState::ADMIN_SHUTDOWN, format!("{what}: the relay is stopping"))
         }
+        SessionError::Reconfigured => {
+            let what = "terminating connection due to administrator command";
+            let message = format!("{what}: the relay's configuration changed");
+            Report::fatal(SqlState::ADMIN_SHUTDOWN, message)
+        }
         SessionError::Dial(error) => {
             let message = format!("pgherd relay: {error}");
             Report::fatal(SqlState::UNABLE_TO_CONNECT, message)
@@ -83,7 +88,7 @@ pub(super) fn last_words(error: &SessionError) -> Option<Report> {
         SessionError::UpstreamEnded
         | SessionError::Client(_)
         | SessionError::ClientLeft
-        | SessionError::Refused(_) => return None,
+        | SessionError::Refused(..) => return None,
     })
 }
 

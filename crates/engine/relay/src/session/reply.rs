@@ -3,11 +3,13 @@
 //! This is also the path of an unfiltered stream: messages are counted, not read, and go on
 //! as soon as their bytes arrive, out of the buffer into which they came.
 
-use pgproto::copy::XLogData;
+use pgproto::copy::{ServerMessage, XLogData};
 use pgproto::frame::{FrameError, Header, backend, frontend, limit};
 
 use super::{Outbound, Session, SessionError};
+use crate::clients::{Activity, Client};
 use pgnet::{Inbound, ReadError};
+use pgtypes::Lsn;
 
 /// Room for two full messages of a stream (`MAX_SEND_SIZE`, walsender.c): fewer calls of the
 /// system cost less than the memory. Exactly two, so that a read of a stream that is behind
@@ -20,13 +22,13 @@ const CLIENT_BYTES_MAX: usize = 1 << 20;
 impl Session {
     /// Sends what is in line upstream, then passes everything on until the server is ready.
     pub(crate) async fn until_ready(&mut self) -> Result<(), SessionError> {
-        let Self { from_client, to_client, from_upstream, to_upstream, .. } = self;
+        let Self { client, from_client, to_client, from_upstream, to_upstream, .. } = self;
         let sent = to_upstream.flush().await;
         sent.map_err(|error| SessionError::Upstream(error.into()))?;
         let mut is_done = false;
         tokio::select! {
-            down = pass_down(from_upstream, to_client, &self.context) => down,
-            up = pass_up(from_client, to_upstream, &mut is_done) => up,
+            down = pass_down(from_upstream, to_client, client) => down,
+            up = pass_up(from_client, to_upstream, client, &mut is_done) => up,
             () = self.stop.cancelled() => Err(SessionError::Stopping),
         }
     }
@@ -36,10 +38,11 @@ impl Session {
 async fn pass_down(
     from_upstream: &mut Inbound,
     to_client: &mut Outbound,
-    context: &crate::service::Context,
+    client: &Client,
 ) -> Result<(), SessionError> {
     let mut buffer = vec![0; STREAM_BUFFER_BYTES];
-    let mut frames = Frames::default();
+    let is_stream = client.progress().activity == Activity::Streaming;
+    let mut frames = Frames { is_stream, ..Frames::default() };
     loop {
         let bytes = from_upstream.read_some(&mut buffer).await;
         let bytes = bytes.map_err(|error| SessionError::Upstream(error.into()))?;
@@ -57,7 +60,13 @@ async fn pass_down(
         let (now, later) = arrived.split_at(ready.unwrap_or(bytes));
         let passed = to_client.write_through(now, frames.is_between_messages()).await;
         passed.map_err(|error| SessionError::Client(error.into()))?;
-        context.counters.sent_bytes.add(now.len() as u64);
+        client.count(|tally| {
+            tally.received_bytes.add(now.len() as u64);
+            tally.sent_bytes.add(now.len() as u64);
+        });
+        if frames.is_stream {
+            client.sent(frames.sent, frames.end);
+        }
         if ready.is_some() {
             from_upstream.unread(later);
             return Ok(());
@@ -70,6 +79,7 @@ async fn pass_down(
 pub(crate) async fn pass_up(
     from_client: &mut Inbound,
     to_upstream: &mut Outbound,
+    client: &Client,
     is_done: &mut bool,
 ) -> Result<(), SessionError> {
     loop {
@@ -81,6 +91,9 @@ pub(crate) async fn pass_up(
         match message.tag {
             backend::COPY_DATA | backend::COPY_DONE | frontend::COPY_FAIL => {
                 *is_done |= message.tag == backend::COPY_DONE;
+                if message.tag == backend::COPY_DATA {
+                    client.heard(message.payload());
+                }
                 to_upstream.queue(&message.raw);
             }
             frontend::TERMINATE => return Err(SessionError::ClientLeft),
@@ -107,6 +120,15 @@ struct Frames {
     payload_bytes: usize,
     /// The message that is passing by, or was the last.
     tag: u8,
+    /// Whether it is a stream of WAL that passes by, and no backup.
+    is_stream: bool,
+    /// The first bytes of its payload: they tell how far a stream is.
+    head: [u8; XLogData::BYTES],
+    /// Bytes of its payload that have passed by.
+    seen_bytes: usize,
+    /// Behind the last WAL that passed by, and where the upstream was then.
+    sent: Lsn,
+    end: Lsn,
 }
 
 impl Frames {
@@ -120,6 +142,7 @@ impl Frames {
         let mut at = 0;
         loop {
             let here = self.payload_bytes.min(bytes.len() - at);
+            self.note(bytes.get(at..at + here).unwrap_or_default());
             at += here;
             self.payload_bytes -= here;
             if self.is_between_messages() && self.tag == backend::READY {
@@ -144,7 +167,29 @@ impl Frames {
                 self.header_bytes = 0;
                 self.payload_bytes = header.payload_bytes;
                 self.tag = header.tag;
+                self.seen_bytes = 0;
             }
+        }
+    }
+
+    /// Looks at what passes by of a stream: where its WAL is, and where the upstream is.
+    fn note(&mut self, bytes: &[u8]) {
+        if self.tag != backend::COPY_DATA || !self.is_stream {
+            return;
+        }
+        if let Some(room) = self.head.get_mut(self.seen_bytes..) {
+            room.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
+        }
+        self.seen_bytes += bytes.len();
+        match ServerMessage::parse(self.head.get(..self.seen_bytes).unwrap_or(&self.head)) {
+            Ok(ServerMessage::XLogData(head, _)) => {
+                let wal_bytes = self.seen_bytes.saturating_sub(XLogData::BYTES);
+                self.sent = head.start + wal_bytes as u64;
+                self.end = head.end;
+            }
+            Ok(ServerMessage::Keepalive(alive)) => self.end = alive.end,
+            // The rest of it has not come, or it is something else.
+            _ => {}
         }
     }
 }
@@ -157,6 +202,8 @@ impl From<FrameError> for SessionError {
 
 #[cfg(test)]
 mod tests {
+    use pgproto::copy::Keepalive;
+
     use super::*;
 
     #[test]
@@ -177,6 +224,30 @@ mod tests {
             });
             assert_eq!(found, Some(whole), "in steps of {step}");
         }
+    }
+
+    #[test]
+    fn tells_how_far_a_stream_is_however_the_bytes_are_cut() {
+        let head = XLogData { start: Lsn(0x1000), end: Lsn(0x9000), sent_at_micros: 1 };
+        let alive = Keepalive { end: Lsn(0xA000), sent_at_micros: 2, reply_requested: false };
+        let mut bytes = Vec::new();
+        let wal = [&head.to_bytes()[..], &[7; 300]].concat();
+        pgproto::frame::write(backend::COPY_DATA, &wal, &mut bytes);
+        let first = bytes.len();
+        pgproto::frame::write(backend::COPY_DATA, &alive.to_bytes(), &mut bytes);
+        for step in 1..bytes.len() {
+            let mut frames = Frames { is_stream: true, ..Frames::default() };
+            for (number, chunk) in bytes.chunks(step).enumerate() {
+                frames.until_ready(chunk).unwrap();
+                if (number + 1) * step == first {
+                    assert_eq!(frames.end, Lsn(0x9000), "in steps of {step}");
+                }
+            }
+            assert_eq!((frames.sent, frames.end), (Lsn(0x1000 + 300), Lsn(0xA000)));
+        }
+        let mut backup = Frames::default();
+        backup.until_ready(&bytes).unwrap();
+        assert_eq!(backup.sent, Lsn::INVALID);
     }
 
     #[test]

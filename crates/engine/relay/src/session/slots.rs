@@ -43,7 +43,7 @@ impl Session {
 
     /// The server's answer to what is in line, and whether it has done what it was told.
     async fn whole_answer(&mut self) -> Result<(Vec<u8>, bool), SessionError> {
-        let Self { from_client, from_upstream, to_upstream, stop, .. } = self;
+        let Self { client, from_client, from_upstream, to_upstream, stop, .. } = self;
         let sent = to_upstream.flush().await;
         sent.map_err(|error| SessionError::Upstream(error.into()))?;
         let mut is_over = false;
@@ -63,7 +63,7 @@ impl Session {
         tokio::select! {
             answer = answer => answer,
             // DROP_REPLICATION_SLOT ... WAIT may take as long as it likes.
-            up = pass_up(from_client, to_upstream, &mut is_over) => Err(up.err().unwrap_or(SessionError::ClientLeft)),
+            up = pass_up(from_client, to_upstream, client, &mut is_over) => Err(up.err().unwrap_or(SessionError::ClientLeft)),
             () = stop.cancelled() => Err(SessionError::Stopping),
         }
     }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use pgproto::copy::{Keepalive, ServerMessage, XLogData};
+use pgproto::copy::{ServerMessage, XLogData};
 use pgproto::frame::{Header, backend, limit};
 use pgproto::history::History;
 use pgtypes::{Lsn, Oid, SegmentBytes};
@@ -13,6 +13,7 @@ use wal::{Event, Outcome, Rewriter, Stats};
 
 use super::StreamError;
 use super::window::{HEAD_BYTES, Window, head_at};
+use crate::clients::Client;
 use crate::ledger::fates::{Fate, Kind};
 use crate::ledger::{Ledger, Table};
 use crate::names::Catalog;
@@ -33,6 +34,7 @@ const TELL_INTERVAL: Duration = Duration::from_secs(600);
 /// What is known of a stream beyond its bytes.
 pub(crate) struct Course {
     pub(super) context: Arc<Context>,
+    pub(super) client: Arc<Client>,
     pub(crate) configuration: String,
     pub(crate) ledger: Arc<Mutex<Ledger>>,
     pub(crate) catalog: Catalog,
@@ -116,10 +118,12 @@ impl Flow {
                 return Err(SessionError::UpstreamLeft);
             }
             window.filled(bytes);
+            self.course.client.count(|tally| tally.received_bytes.add(bytes as u64));
             let ended = self.messages(&mut window, to_client).await;
             // Also after an error: what is final before it is good.
-            write_ready(&mut window, to_client, &self.course.context).await?;
+            write_ready(&mut window, to_client, &self.course.client).await?;
             self.count();
+            self.course.client.sent(self.rewriter.position(), self.head.end);
             if self.told.elapsed() >= TELL_INTERVAL {
                 self.tell("still streaming");
             }
@@ -174,7 +178,7 @@ impl Flow {
                 let Some(message) = window.rest().get(..whole) else { return Ok(None) };
                 self.watch(message.get(Header::BYTES..).unwrap_or_default())?;
                 if !window.pass_whole(whole) {
-                    write_ready(window, to_client, &self.course.context).await?;
+                    write_ready(window, to_client, &self.course.client).await?;
                     window.pass_whole(whole);
                 }
             }
@@ -265,7 +269,7 @@ impl Flow {
         let unwanted = usize::try_from(unwanted).unwrap_or(usize::MAX).min(done);
         let head = head_at(start + unwanted as u64, self.head);
         if !window.pass(held.len(), bytes, unwanted..done, head) {
-            write_ready(window, to_client, &self.course.context).await?;
+            write_ready(window, to_client, &self.course.client).await?;
             window.pass(held.len(), bytes, unwanted..done, head);
         }
         Ok(())
@@ -294,12 +298,11 @@ impl Flow {
 
     /// Notices an upstream that waits for bytes that are held back.
     fn watch(&mut self, payload: &[u8]) -> Result<(), StreamError> {
-        let Ok(ServerMessage::Keepalive(Keepalive { reply_requested: true, .. })) =
-            ServerMessage::parse(payload)
-        else {
+        let Ok(ServerMessage::Keepalive(alive)) = ServerMessage::parse(payload) else {
             return Ok(());
         };
-        if self.held.is_empty() {
+        self.course.client.told(alive.end);
+        if !alive.reply_requested || self.held.is_empty() {
             return Ok(());
         }
         self.pings_while_held += 1;
@@ -364,10 +367,12 @@ impl Flow {
 
     fn count(&mut self) {
         let now = self.rewriter.stats();
-        let counters = &self.course.context.counters;
-        counters.records_passed.add(now.records_passed - self.counted.records_passed);
-        counters.records_replaced.add(now.records_replaced - self.counted.records_replaced);
-        counters.replaced_bytes.add(now.replaced_bytes - self.counted.replaced_bytes);
+        let before = self.counted;
+        self.course.client.count(|tally| {
+            tally.records_passed.add(now.records_passed - before.records_passed);
+            tally.records_replaced.add(now.records_replaced - before.records_replaced);
+            tally.replaced_bytes.add(now.replaced_bytes - before.replaced_bytes);
+        });
         self.counted = now;
     }
 
@@ -416,14 +421,15 @@ pub(crate) fn lock(ledger: &Mutex<Ledger>) -> std::sync::MutexGuard<'_, Ledger> 
 async fn write_ready(
     window: &mut Window,
     to_client: &mut Outbound,
-    context: &Context,
+    client: &Client,
 ) -> Result<(), SessionError> {
     if window.ready().is_empty() {
         return Ok(());
     }
     let written = to_client.write_through(window.ready(), true).await;
     written.map_err(|error| SessionError::Client(error.into()))?;
-    context.counters.sent_bytes.add(window.ready().len() as u64);
+    let bytes = window.ready().len() as u64;
+    client.count(|tally| tally.sent_bytes.add(bytes));
     window.written();
     Ok(())
 }

@@ -12,6 +12,7 @@ use wal::{Entry, Layout, Rewriter};
 
 use super::StreamError;
 use super::flow::{Course, Ended, Flow, lock};
+use crate::counters::Refusal;
 use crate::ledger::{Ledger, LedgerError};
 use crate::names::Names;
 use crate::session::{Session, SessionError, pass_up};
@@ -26,9 +27,9 @@ impl Session {
             Ok(course) => course,
             // Nothing has been started: the connection can go on.
             Err(SessionError::Stream(error)) => {
-                self.context.counters.refusals.add(1);
                 error!(%error, "cannot stream with a filter");
                 let report = Report { severity: Severity::Error, ..error.report() };
+                self.context.counters.refuse(Refusal::of(report.sqlstate));
                 return self.to_client.report_and_ready(&report).await;
             }
             Err(error) => return Err(error),
@@ -96,10 +97,11 @@ impl Session {
         let mut looked_back = false;
         let mut client_is_done = false;
         loop {
-            let Self { from_client, to_client, from_upstream, to_upstream, stop, .. } = self;
+            let Self { client, from_client, to_client, from_upstream, to_upstream, stop, .. } =
+                self;
             let ended = tokio::select! {
                 ended = flow.carry(from_upstream, to_client) => ended?,
-                up = pass_up(from_client, to_upstream, &mut client_is_done) => return up,
+                up = pass_up(from_client, to_upstream, client, &mut client_is_done) => return up,
                 () = stop.cancelled() => return Err(SessionError::Stopping),
             };
             match ended {
@@ -158,7 +160,7 @@ impl Session {
         let segment_bytes = self.segment_bytes().await?;
         let timeline = start.and_then(|start| start.timeline).unwrap_or(current);
         let history = self.history(timeline).await?;
-        let ledger = self.context.ledger(&configuration.name, &filter, &system_identifier);
+        let ledger = self.context.ledger(&configuration.name, &filter, &system_identifier).await;
         let ledger = ledger.map_err(StreamError::from)?;
         let catalog = self.context.catalog(&self.user);
         match catalog.read().await {
@@ -187,6 +189,7 @@ impl Session {
         }
         Ok(Course {
             context: Arc::clone(&self.context),
+            client: Arc::clone(&self.client),
             configuration: configuration.name,
             ledger,
             catalog,

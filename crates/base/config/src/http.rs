@@ -1,0 +1,121 @@
+//! `http` and `http_token_file`: where the relay tells about itself, and who may change it.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use crate::check::path;
+use crate::environment::Environment;
+use crate::problem::Problems;
+use crate::scalar::{shown, text};
+use crate::section::Entry;
+
+/// The port that examples use.
+const PORT: u16 = 8432;
+/// Bytes in `sun_path` of `sockaddr_un` on Linux, less the NUL at its end.
+const SOCKET_PATH_BYTES_MAX: usize = 107;
+
+/// The HTTP side of the relay.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Http {
+    /// Where it listens.
+    pub address: HttpAddress,
+    /// The file with the token that changes need over TCP; an absolute path. It is read for each
+    /// change and never kept.
+    pub token_file: Option<PathBuf>,
+}
+
+/// An address for HTTP.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum HttpAddress {
+    /// An IPv4 or IPv6 address and a port.
+    Tcp(SocketAddr),
+    /// The file of a Unix socket, an absolute path.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for HttpAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(file) => write!(f, "unix:{}", file.display()),
+        }
+    }
+}
+
+/// Reads both keys; `Some(None)` when there is to be no HTTP.
+pub(crate) fn read(
+    http: Option<Entry<'_>>,
+    token_file: Option<Entry<'_>>,
+    environment: &Environment,
+    problems: &mut Problems<'_>,
+) -> Option<Option<Http>> {
+    let token = token_file
+        .map(|entry| path(entry.value, "http_token_file", environment, problems))
+        .map_or(Some(None), |path| path.map(Some));
+    let Some(http) = http else {
+        if let Some(entry) = token_file {
+            let hint = format!("add `http: 127.0.0.1:{PORT}`, or remove `http_token_file`");
+            problems.add(&entry.key.span, "a token without `http`", hint);
+            return None;
+        }
+        return Some(None);
+    };
+    let written = text(http.value, "http", problems)?;
+    let Some(address) = address(written) else {
+        let message = format!("{} is not an address for HTTP", shown(written));
+        let hint = format!(
+            "write \"127.0.0.1:{PORT}\", \"[::1]:{PORT}\" or \"unix:/run/pgherd/http.sock\"; \
+             names are not looked up"
+        );
+        problems.add(&http.value.span, message, hint);
+        return None;
+    };
+    Some(Some(Http { address, token_file: token? }))
+}
+
+fn address(text: &str) -> Option<HttpAddress> {
+    if let Some(file) = text.strip_prefix("unix:") {
+        let fits = file.len() <= SOCKET_PATH_BYTES_MAX && !file.ends_with('/');
+        let file = Some(Path::new(file)).filter(|file| fits && file.is_absolute());
+        return file.map(|file| HttpAddress::Unix(file.to_owned()));
+    }
+    let address = text.parse::<SocketAddr>().ok()?;
+    Some(HttpAddress::Tcp(address)).filter(|_| address.port() != 0)
+}
+
+impl HttpAddress {
+    /// Whether only this host can reach it.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        match self {
+            Self::Unix(_) => true,
+            Self::Tcp(address) => match address.ip().to_canonical() {
+                IpAddr::V4(ip) => ip.is_loopback(),
+                IpAddr::V6(ip) => ip.is_loopback(),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses() {
+        for (text, shown, local) in [
+            ("127.0.0.1:8432", "127.0.0.1:8432", true),
+            ("[::1]:8432", "[::1]:8432", true),
+            ("0.0.0.0:80", "0.0.0.0:80", false),
+            ("unix:/run/a.sock", "unix:/run/a.sock", true),
+        ] {
+            let address = address(text).unwrap();
+            assert_eq!((address.to_string().as_str(), address.is_local()), (shown, local));
+        }
+        for text in ["", "8432", "localhost:8432", "127.0.0.1", "127.0.0.1:0", "unix:a", "unix:/a/"]
+        {
+            assert_eq!(address(text), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! Who gets an answer.
+//!
+//! Reading is open to whoever can connect, but not to web pages of other sites: a name that an
+//! attacker's DNS points here is not answered (`Host`), and no page may read across origins,
+//! because no answer allows it. Changing needs the token, which no page knows and no browser sends
+//! by itself, or the Unix socket, which no browser opens.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::net::IpAddr;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+use axum::http::uri::Authority;
+use axum::http::{HeaderMap, StatusCode, header};
+use subtle::ConstantTimeEq as _;
+
+/// Shortest token, in characters.
+const TOKEN_CHARS_MIN: usize = 16;
+/// Longest token file that is read, in bytes.
+const TOKEN_FILE_BYTES_MAX: u64 = 4096;
+
+/// Why a request is not served: status, and a sentence.
+pub(crate) type Refusal = (StatusCode, String);
+
+/// How a request came in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    Tcp,
+    Unix,
+}
+
+/// Refuses names that are not this host's, against DNS rebinding.
+pub(crate) fn host(headers: &HeaderMap, way: Way) -> Result<(), Refusal> {
+    if way == Way::Unix {
+        return Ok(());
+    }
+    let mut hosts = headers.get_all(header::HOST).iter();
+    let (host, more) = (hosts.next(), hosts.next());
+    let host = host.filter(|_| more.is_none()).and_then(|host| host.to_str().ok());
+    let host = host.and_then(|host| host.parse::<Authority>().ok());
+    let refusal = || {
+        let what = "ask by address, as localhost, or by this host's own name";
+        (StatusCode::MISDIRECTED_REQUEST, format!("the Host header names another site: {what}"))
+    };
+    let host = host.ok_or_else(refusal)?;
+    if is_ours(host.host()) { Ok(()) } else { Err(refusal()) }
+}
+
+fn is_ours(host: &str) -> bool {
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    bare.parse::<IpAddr>().is_ok()
+        || host.eq_ignore_ascii_case("localhost")
+        || rustix::system::uname()
+            .nodename()
+            .to_str()
+            .is_ok_and(|own| own.eq_ignore_ascii_case(host))
+}
+
+/// Lets a change through: it has the token, or came over the Unix socket.
+pub(crate) fn change(
+    headers: &HeaderMap,
+    way: Way,
+    token_file: Option<&Path>,
+) -> Result<(), Refusal> {
+    if way == Way::Unix {
+        return Ok(());
+    }
+    own_page(headers)?;
+    let Some(file) = token_file else {
+        let what = "http_token_file is not set, so nothing is changed over TCP: set it, use a \
+                    Unix socket for http, or send SIGHUP to the relay";
+        return Err((StatusCode::FORBIDDEN, what.to_owned()));
+    };
+    let token = token(file).map_err(|what| (StatusCode::FORBIDDEN, what))?;
+    let given = headers.get(header::AUTHORIZATION).and_then(|value| {
+        let (scheme, token) = value.as_bytes().split_at_checked("Bearer ".len())?;
+        scheme.eq_ignore_ascii_case(b"Bearer ").then_some(token)
+    });
+    let Some(given) = given else {
+        let what = "this needs the header `Authorization: Bearer TOKEN`";
+        return Err((StatusCode::UNAUTHORIZED, what.to_owned()));
+    };
+    if bool::from(given.ct_eq(token.as_bytes())) {
+        Ok(())
+    } else {
+        Err((StatusCode::UNAUTHORIZED, "the token is wrong".to_owned()))
+    }
+}
+
+/// Refuses what a page of another site sends.
+fn own_page(headers: &HeaderMap) -> Result<(), Refusal> {
+    let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
+    let origin = origin.to_str().ok().and_then(|it| it.strip_prefix("http://"));
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    if origin.is_some() && origin == host {
+        return Ok(());
+    }
+    Err((StatusCode::FORBIDDEN, "a page of another site asks for this".to_owned()))
+}
+
+/// The token; what is wrong with its file otherwise, without a word of its content.
+fn token(path: &Path) -> Result<String, String> {
+    let cannot = |error| format!("cannot read http_token_file: {error}");
+    let file = File::open(path).map_err(cannot)?;
+    if file.metadata().map_err(cannot)?.mode() & 0o077 != 0 {
+        return Err("http_token_file can be read by others: set its mode to 0600".to_owned());
+    }
+    let mut text = String::new();
+    file.take(TOKEN_FILE_BYTES_MAX).read_to_string(&mut text).map_err(cannot)?;
+    let token = text.lines().next().unwrap_or_default().trim();
+    if token.chars().count() < TOKEN_CHARS_MIN {
+        return Err(format!(
+            "the token in http_token_file has fewer than {TOKEN_CHARS_MIN} characters"
+        ));
+    }
+    Ok(token.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    fn headers(pairs: &[(header::HeaderName, &str)]) -> HeaderMap {
+        pairs.iter().map(|(name, value)| (name.clone(), value.parse().unwrap())).collect()
+    }
+
+    #[test]
+    fn names_of_other_sites_are_not_answered() {
+        for (host, ours) in [
+            ("127.0.0.1:8432", true),
+            ("[::1]:8432", true),
+            ("10.0.0.7", true),
+            ("LocalHost:8432", true),
+            ("evil.example:8432", false),
+            ("localhost.evil.example", false),
+            ("127.0.0.1.evil.example", false),
+            ("", false),
+            ("a b", false),
+        ] {
+            let answered = super::host(&headers(&[(header::HOST, host)]), Way::Tcp).is_ok();
+            assert_eq!(answered, ours, "{host}");
+        }
+        assert!(super::host(&HeaderMap::new(), Way::Tcp).is_err());
+        assert!(super::host(&HeaderMap::new(), Way::Unix).is_ok());
+        let twice = [(header::HOST, "localhost"), (header::HOST, "localhost")];
+        assert!(super::host(&headers(&twice), Way::Tcp).is_err());
+    }
+
+    #[test]
+    fn a_change_needs_the_token() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("token");
+        std::fs::write(&file, "0123456789abcdef\nmore").unwrap();
+        let mode = |mode| {
+            std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
+        };
+        mode(0o600);
+        let status = |pairs: &[(header::HeaderName, &str)], file: Option<&Path>| {
+            change(&headers(pairs), Way::Tcp, file).err().map(|(status, _)| status.as_u16())
+        };
+        let bearer = (header::AUTHORIZATION, "Bearer 0123456789abcdef");
+        assert_eq!(status(&[bearer.clone()], Some(&file)), None);
+        assert_eq!(status(&[], Some(&file)), Some(401));
+        for wrong in ["Bearer 0123456789abcdeg", "Bearer ", "Basic 0123456789abcdef", "x"] {
+            assert_eq!(
+                status(&[(header::AUTHORIZATION, wrong)], Some(&file)),
+                Some(401),
+                "{wrong}"
+            );
+        }
+        assert_eq!(status(&[bearer.clone()], None), Some(403));
+        let host = (header::HOST, "127.0.0.1:8432");
+        let origin = |it| (header::ORIGIN, it);
+        let own = [bearer.clone(), host.clone(), origin("http://127.0.0.1:8432")];
+        assert_eq!(status(&own, Some(&file)), None);
+        for other in ["http://evil.example", "null", "https://127.0.0.1:8432"] {
+            let from = [bearer.clone(), host.clone(), origin(other)];
+            assert_eq!(status(&from, Some(&file)), Some(403), "{other}");
+        }
+        mode(0o644);
+        assert_eq!(status(&[bearer.clone()], Some(&file)), Some(403));
+        mode(0o600);
+        std::fs::write(&file, "short\n").unwrap();
+        assert_eq!(status(&[(header::AUTHORIZATION, "Bearer short")], Some(&file)), Some(403));
+        assert_eq!(change(&HeaderMap::new(), Way::Unix, None), Ok(()));
+    }
+}
