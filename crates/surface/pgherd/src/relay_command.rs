@@ -53,7 +53,7 @@ pub(crate) fn forget(forget: &Forget) -> ExitCode {
         Ok(settings) => settings,
         Err(status) => return status,
     };
-    let name = &forget.name;
+    let Some(name) = &forget.name else { return forget_upstream(&settings) };
     match relay::forget(&settings.state_dir, name) {
         Ok(true) => {
             println!("forgot what was decided for {name:?}; make its standbys anew");
@@ -68,6 +68,24 @@ pub(crate) fn forget(forget: &Forget) -> ExitCode {
         }
         Err(error) => {
             eprintln!("{error}\nhint: stop the standbys of this configuration first");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Removes what is kept of an upstream that moves.
+fn forget_upstream(settings: &Options) -> ExitCode {
+    match relay::forget_upstream(&settings.state_dir) {
+        Ok(true) => {
+            println!("forgot the upstream: the next that fits is taken, whatever it is");
+            ExitCode::SUCCESS
+        }
+        Ok(false) => {
+            eprintln!("nothing is known of an upstream in {}", settings.state_dir.display());
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            eprintln!("{error}");
             ExitCode::FAILURE
         }
     }

@@ -160,7 +160,7 @@ impl Session {
         let history = self.history(timeline).await?;
         let ledger = self.context.ledger(&configuration.name, &filter, &system_identifier);
         let ledger = ledger.map_err(StreamError::from)?;
-        let catalog = self.context.catalog(&self.user);
+        let catalog = self.context.upstream.catalog(&self.user, &self.place);
         match catalog.read().await {
             Ok(names) => {
                 let mut ledger = lock(&ledger);
@@ -234,7 +234,7 @@ impl Session {
         Ok(history.map_err(|_malformed| StreamError::Answer { command: COMMAND })?)
     }
 
-    async fn ask_for_row(
+    pub(crate) async fn ask_for_row(
         &mut self,
         command: &'static str,
     ) -> Result<Vec<Option<Vec<u8>>>, SessionError> {
