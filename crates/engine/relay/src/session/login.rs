@@ -102,7 +102,7 @@ async fn left(from_client: &mut Inbound) {
             return;
         }
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 impl Parts {
