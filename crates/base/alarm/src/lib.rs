@@ -38,6 +38,8 @@ codes! {
     NotForgotten = 4,
     /// No clone was made.
     NoClone = 5,
+    /// A split did not go on.
+    SplitStopped = 6,
 
     // Decisions of the relay.
     /// A record about included and excluded relations at once passed.

@@ -9,6 +9,9 @@ mod clone_report;
 mod man;
 mod relay_command;
 mod runtime;
+mod split_command;
+mod split_helper;
+mod split_options;
 
 use std::fmt;
 use std::process::ExitCode;
@@ -25,6 +28,7 @@ fn main() -> ExitCode {
         cli::Parsed::Relay(options) => relay_command::run(&options),
         cli::Parsed::Forget(forget) => relay_command::forget(&forget),
         cli::Parsed::Clone(options) => clone_command::run(&options),
+        cli::Parsed::Split(split) => split_command::run(&split),
         cli::Parsed::Said(text) => {
             print!("{text}");
             ExitCode::SUCCESS

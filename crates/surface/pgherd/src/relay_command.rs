@@ -30,6 +30,10 @@ pub(crate) fn run(options: &RelayOptions) -> ExitCode {
         println!("the configuration is good");
         return ExitCode::SUCCESS;
     }
+    if options.own_session {
+        // Who started us may end, and its terminal too.
+        rustix::process::setsid().ok();
+    }
     let format = match settings.log_format {
         LogFormat::Text => telemetry::Format::Text,
         LogFormat::Json => telemetry::Format::Json,

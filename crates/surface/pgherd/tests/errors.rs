@@ -146,11 +146,13 @@ fn the_last_words_of_a_command_have_their_code() -> Result<()> {
         ("lisen: []", &["relay", "-c", "relay.yaml"][..], "error[PGH0001]: unknown key", 78),
         ("", &["relay", "--prot", "1"], "error[PGH0002]: unexpected argument", 64),
         ("", &["relay", "forget", "-c", "relay.yaml", "x"], "error[PGH0004]: nothing is known", 1),
+        ("", &["split", "status", "--name", "x"], "error[PGH0006]: there is no split", 1),
         ("", &clone, "error[PGH0005]: --as needs a name", 1),
     ] {
         fs::write(&file, format!("{common}\n{yaml}\n"))?;
         let mut command = Command::new(env!("CARGO_BIN_EXE_pgherd"));
-        let output = command.args(arguments).current_dir(folder.path()).output()?;
+        command.args(arguments).current_dir(folder.path());
+        let output = command.env("XDG_STATE_HOME", folder.path()).output()?;
         let said = String::from_utf8_lossy(&output.stderr);
         ensure!(said.contains(words), "{arguments:?} said {said}");
         ensure!(output.status.code() == Some(status), "{arguments:?}: {}", output.status);
