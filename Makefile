@@ -50,8 +50,8 @@ bench: provision ## Run the benchmarks (BENCH="--quick --only commit"); see docs
 	cargo run --release --locked -p bench -- $(BENCH)
 
 .PHONY: test-big
-test-big: provision ## Compare more than 1 GB of filtered WAL with pg_waldump; takes some minutes
-	cargo nextest run --locked --release --profile long -p pgherd --test waldump \
+test-big: provision ## Compare more than 1 GB of filtered WAL with pg_waldump, split 10,000 tables; takes minutes
+	cargo nextest run --locked --release --profile long -p pgherd --test waldump --test split_hard \
 	    --run-ignored only -E 'test(/big::/)' --no-capture
 
 .PHONY: soak

@@ -32,6 +32,7 @@ mod section;
 mod tree;
 mod upstream;
 
+pub use environment::state_dir;
 pub use filter::{Filter, Kind};
 pub use listen::Listen;
 pub use load::{defaults, from_text, load};

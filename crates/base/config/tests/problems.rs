@@ -232,28 +232,28 @@ fn every_problem_at_once_with_its_line_and_a_caret() {
                 - a:\n    match: {source: 1.2.3.4/33}\n";
     let shown = refused(text).render(false);
     let expected = "\
-error: \"localhost\" is not an address and a port
+error[PGH0001]: \"localhost\" is not an address and a port
  --> f.yaml:1:10
   |
 1 | listen: [\"localhost\"]
   |          ^^^^^^^^^^^
   |
   = help: write an address as in \"127.0.0.1:5433\" or \"[::1]:5433\", or \"unix:/DIR\"; names are not looked up
-error: unknown key \"prot\"
+error[PGH0001]: unknown key \"prot\"
  --> f.yaml:3:3
   |
 3 |   prot: 5432
   |   ^^^^
   |
   = help: did you mean `port`?
-error: port 99999 is out of range (1 to 65535)
+error[PGH0001]: port 99999 is out of range (1 to 65535)
  --> f.yaml:4:9
   |
 4 |   port: 99999
   |         ^^^^^
   |
   = help: write a number from 1 to 65535
-error: \"1.2.3.4/33\" is no network: the prefix length \"33\" is not a number from 0 to 32
+error[PGH0001]: \"1.2.3.4/33\" is no network: the prefix length \"33\" is not a number from 0 to 32
  --> f.yaml:7:21
   |
 7 |     match: {source: 1.2.3.4/33}

@@ -5,6 +5,7 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
+use alarm::Code;
 use config::{Filter, Listen};
 use pgnet::{Conn, DialError, Endpoint, Listener, Local};
 use tasks::{CancellationToken, Group};
@@ -223,7 +224,7 @@ async fn listen(
 fn report(ended: anyhow::Result<()>) {
     if let Err(error) = ended {
         // Sessions log their own errors: this is a panic, and a defect of ours.
-        error!(error = format!("{error:#}"), "a session broke off; please report this");
+        error!(code = %Code::Defect, error = format!("{error:#}"), "a session broke off; please report this");
     }
 }
 
@@ -264,7 +265,7 @@ impl NamesChanged {
         };
         let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
         if let Err(error) = ledger.adopt(&names, &self.history, self.segment_bytes) {
-            error!(configuration, %error, "names changed, and cannot be kept");
+            error!(code = %Code::NamesNotKept, configuration, %error, "names changed, and cannot be kept");
         }
     }
 }

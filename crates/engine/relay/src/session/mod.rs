@@ -13,6 +13,7 @@ mod upstream;
 use std::sync::Arc;
 use std::time::Duration;
 
+use alarm::Code;
 use config::{Configuration, Selection};
 use pgnet::{Accepted, DialError, Endpoint, Inbound, ReadError};
 use pgproto::backend::Report;
@@ -157,10 +158,11 @@ async fn serve_inside(accepted: Accepted, context: Arc<Context>, stop: Cancellat
             context.counters.refusals.add(1);
             warn!("{error}");
         }
-        Err(
-            error @ (SessionError::Dial(_) | SessionError::NoHost(_) | SessionError::Stream(_)),
-        ) => {
-            error!(%error, "the session ended");
+        Err(error @ (SessionError::Dial(_) | SessionError::NoHost(_))) => {
+            error!(code = %Code::NoUpstream, %error, "the session ended");
+        }
+        Err(SessionError::Stream(error)) => {
+            error!(code = %Code::StreamBroken, %error, "the session ended");
         }
         Err(error) => {
             let after_secs = started.elapsed().as_secs();

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use alarm::Code;
 use pgproto::backend::{Report, Severity, parse_error_response, ready_for_query};
 use pgproto::frame::backend;
 use pgproto::history::History;
@@ -27,7 +28,7 @@ impl Session {
             // Nothing has been started: the connection can go on.
             Err(SessionError::Stream(error)) => {
                 self.context.counters.refusals.add(1);
-                error!(%error, "cannot stream with a filter");
+                error!(code = %Code::NoFilteredStream, %error, "cannot stream with a filter");
                 let report = Report { severity: Severity::Error, ..error.report() };
                 return self.to_client.report_and_ready(&report).await;
             }
@@ -68,7 +69,7 @@ impl Session {
             Err(error) => error,
         };
         let error = StreamError::from(error);
-        error!(%error, "cannot stream without the filter that there was");
+        error!(code = %Code::FilterGone, %error, "cannot stream without the filter that there was");
         Some(Report { severity: Severity::Error, ..error.report() })
     }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use alarm::Code;
 use config::Moving;
 use pgnet::{DialError, Endpoint};
 use pgtypes::Timeline;
@@ -122,7 +123,11 @@ impl Upstream {
     /// Takes note of what was seen of a host, and does what follows from it.
     fn saw(&self, moving: &Moving, host: usize, seen: Seen) {
         let mut board = self.board();
-        let Some(slot) = board.seen.get_mut(host).filter(|slot| **slot != seen) else { return };
+        let is_settled = board.current.as_ref().is_some_and(|current| current.is_open);
+        let Some(slot) = board.seen.get_mut(host) else { return };
+        if *slot == seen && is_settled {
+            return;
+        }
         *slot = seen;
         match self.judge(moving, &mut board) {
             Some(chosen) => self.follow(&mut board, chosen),
@@ -159,7 +164,7 @@ impl Upstream {
             return Ok(());
         }
         if let Err(error) = self.kept.save(&known) {
-            error!(%error, "no client is led to the upstream: its timeline cannot be kept");
+            error!(code = %Code::UpstreamNotKept, %error, "no client is led to the upstream: its timeline cannot be kept");
             return Err(error);
         }
         board.known = Some(known);
@@ -226,7 +231,7 @@ impl Upstream {
             let host = self.name(host);
             match now {
                 Some(reason @ Unfit::OtherCluster { .. }) => {
-                    error!(%host, %reason, "a host of the upstream is of another cluster: refused");
+                    error!(code = %Code::OtherCluster, %host, %reason, "a host of the upstream is of another cluster: refused");
                 }
                 Some(reason @ Unfit::OldTimeline { .. }) => {
                     warn!(%host, %reason, "a host of the upstream stayed behind: not taken");
