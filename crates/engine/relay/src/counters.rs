@@ -115,6 +115,8 @@ pub struct Counters {
     pub reloads_done: Counter,
     /// Changes that were refused: the file was bad, or they need a restart.
     pub reloads_refused: Counter,
+    /// Moves of upstreams that were configured before the one that is now.
+    pub switches_before: Counter,
     refusals: [Counter; Refusal::ALL.len()],
     /// By configuration; the empty name is of clients without one.
     tallies: Mutex<BTreeMap<String, Arc<Tally>>>,

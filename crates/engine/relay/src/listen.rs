@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use alarm::Code;
 use pgnet::{Accepted, Listener};
 use tasks::{CancellationToken, Group};
 use tracing::{error, info, warn};
@@ -96,7 +97,7 @@ impl Door {
         };
         if let Err(error) = ended {
             // Sessions log their own errors: this is a panic, and a defect of ours.
-            error!(error = format!("{error:#}"), "a session broke off; please report this");
+            error!(code = %Code::Defect, error = format!("{error:#}"), "a session broke off; please report this");
         }
     }
 }

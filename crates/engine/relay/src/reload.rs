@@ -16,6 +16,7 @@ use tracing::info;
 
 use crate::clients::Clients;
 use crate::service::{self, Current, DRAIN_TIMEOUT, Error, Options};
+use crate::upstream::Upstream;
 
 /// Between two looks at who is still there.
 const LEAVE_INTERVAL: Duration = Duration::from_millis(20);
@@ -98,34 +99,51 @@ fn fixed(old: &Options, new: &Options) -> Vec<&'static str> {
     differs.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
 }
 
-/// Makes `options` hold. The sockets that were opened are the caller's to serve.
+/// What a change leaves to the caller to do.
+pub(crate) struct Opened {
+    pub(crate) reloaded: Reloaded,
+    /// New sockets, to be served.
+    pub(crate) listeners: Vec<(Listen, Listener)>,
+    /// Another upstream, to be watched.
+    pub(crate) upstream: Option<Arc<Upstream>>,
+    /// Clients that have been told to leave.
+    pub(crate) leaving: Vec<u64>,
+}
+
+/// Makes `options` hold for whoever comes from now on, and tells those to leave for whom they
+/// mean something else.
 pub(crate) async fn apply(
     options: Options,
     current: &Arc<Current>,
     sockets: &mut Sockets,
-    stop: &CancellationToken,
-) -> Result<(Reloaded, Vec<(Listen, Listener)>), ReloadError> {
+) -> Result<Opened, ReloadError> {
     let old = current.context();
     let fixed = fixed(&old.config, &options);
     if !fixed.is_empty() {
         return Err(ReloadError::Fixed(fixed));
     }
     service::check_state(&options).map_err(Error::from)?;
-    let mut opened = Vec::new();
+    let moved = old.config.upstream != options.upstream;
+    let upstream = if moved { Some(open_upstream(&options)?) } else { None };
+    let mut listeners = Vec::new();
     for listen in options.listen.iter().filter(|it| !sockets.has(it)) {
-        opened.push((listen.clone(), service::bind(listen).await?));
+        listeners.push((listen.clone(), service::bind(listen).await?));
+    }
+    if moved {
+        // The new one counts from zero.
+        old.counters.switches_before.add(old.upstream.status().switches);
     }
     let closed = sockets.keep_only(&options.listen);
-    current.replace(old.under(options.clone()));
+    let holds = upstream.clone().unwrap_or_else(|| Arc::clone(&old.upstream));
+    current.replace(old.under(options.clone(), holds));
     // From here on whoever comes gets the new configuration: nobody is overlooked.
     let leaving = old.clients.leave_for(&options);
     let reloaded = Reloaded {
         kept: old.clients.all().len().saturating_sub(leaving.len()),
         reconnected: leaving.len(),
-        opened: opened.iter().map(|(_, it)| it.local().to_string()).collect(),
+        opened: listeners.iter().map(|(_, it)| it.local().to_string()).collect(),
         closed,
     };
-    left(&old.clients, &leaving, stop).await;
     info!(
         kept = reloaded.kept,
         reconnected = reloaded.reconnected,
@@ -133,11 +151,15 @@ pub(crate) async fn apply(
         closed = ?reloaded.closed,
         "the configuration was read again",
     );
-    Ok((reloaded, opened))
+    Ok(Opened { reloaded, listeners, upstream, leaving })
 }
 
-/// Waits until they are gone, as long as it can take.
-async fn left(clients: &Clients, leaving: &[u64], stop: &CancellationToken) {
+fn open_upstream(options: &Options) -> Result<Arc<Upstream>, Error> {
+    Ok(Arc::new(Upstream::open(options)?))
+}
+
+/// Waits until they are gone, as long as that can take.
+pub(crate) async fn left(clients: &Clients, leaving: &[u64], stop: &CancellationToken) {
     let started = Instant::now();
     while clients.remaining(leaving) > 0 && started.elapsed() < DRAIN_TIMEOUT {
         tokio::select! {

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
 
-use config::{Filter, Host, Listen, Upstream};
+use config::{Filter, Listen};
 use pgnet::{Conn, DialError, Endpoint, Listener, Local};
 use tasks::{CancellationToken, Group};
 use tokio::sync::{mpsc, oneshot};
@@ -15,12 +15,11 @@ use crate::clients::{Clients, HISTORY_STEP};
 use crate::counters::Counters;
 use crate::ledger::{self, Ledger, LedgerError};
 use crate::listen;
-use crate::names::{Catalog, NAMES_CHANGED_MAX, NamesChanged, follow_names};
-use crate::reload::{Reload, ReloadError, Reloaded, Sockets};
+use crate::names::{NAMES_CHANGED_MAX, NamesChanged, follow_names};
+use crate::reload::{self, Opened, Reload, ReloadError, Reloaded, Sockets};
 use crate::stream::{Course, lock};
+use crate::upstream::{Place, Upstream, UpstreamError, UpstreamStatus};
 
-/// How long one attempt to reach the upstream may take.
-const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long sessions may take to end once the relay stops.
 pub(crate) const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -57,9 +56,7 @@ pub(crate) struct Context {
     pub(crate) config: Options,
     pub(crate) counters: Arc<Counters>,
     pub(crate) clients: Arc<Clients>,
-    endpoint: Endpoint,
-    /// Where names are read.
-    names_endpoint: Endpoint,
+    pub(crate) upstream: Arc<Upstream>,
     /// The ledgers of configurations that have clients now.
     ledgers: Arc<Ledgers>,
     names_changed: mpsc::Sender<NamesChanged>,
@@ -105,6 +102,12 @@ impl Handle {
         Arc::clone(&self.current.context().counters)
     }
 
+    /// Where the WAL comes from now.
+    #[must_use]
+    pub fn upstream(&self) -> UpstreamStatus {
+        self.current.context().upstream.status()
+    }
+
     /// Where it listened when it started.
     #[must_use]
     pub fn locals(&self) -> &[Local] {
@@ -135,7 +138,8 @@ impl Service {
     ///
     /// # Errors
     ///
-    /// [`Error::State`] when there is a filter and no place for its decisions,
+    /// [`Error::State`] when there is a filter, or an upstream that moves, and no place for
+    /// what has to be kept,
     /// [`Error::Listen`] for the first address that cannot be had.
     pub async fn bind(options: Options) -> Result<(Self, Handle), Error> {
         check_state(&options)?;
@@ -143,13 +147,13 @@ impl Service {
         for listen in &options.listen {
             listeners.push((listen.clone(), bind(listen).await?));
         }
+        let upstream = Arc::new(Upstream::open(&options)?);
         let (sender, names_changed) = mpsc::channel(NAMES_CHANGED_MAX);
         let (reloads_in, reloads) = mpsc::channel(1);
         let context = Context {
             counters: Arc::new(Counters::default()),
             clients: Arc::new(Clients::default()),
-            endpoint: endpoint_of(&options.upstream.host, options.upstream.port),
-            names_endpoint: names_endpoint_of(&options.upstream),
+            upstream,
             ledgers: Arc::default(),
             names_changed: sender,
             config: options,
@@ -180,18 +184,27 @@ impl Service {
         group.spawn("names", |stop| follow_names(names_changed, stop));
         let clients = Arc::clone(&current.context().clients);
         group.spawn("history", |stop| note_history(clients, stop));
+        let mut watched = watch(&mut group, &current.context().upstream);
         let mut outcome = Ok(());
         while outcome.is_ok() {
             tokio::select! {
                 ended = group.joined() => outcome = ended,
                 Some(Reload { options, answer }) = reloads.recv() => {
-                    let opened = crate::reload::apply(options, &current, &mut sockets, &stop).await;
-                    let answered = opened.map(|(reloaded, opened)| {
-                        for (listen, listener) in opened {
-                            open_socket(&mut group, &mut sockets, &current, listen, listener);
+                    let applied = reload::apply(options, &current, &mut sockets).await;
+                    let answered = match applied {
+                        Ok(Opened { reloaded, listeners, upstream, leaving }) => {
+                            for (listen, listener) in listeners {
+                                open_socket(&mut group, &mut sockets, &current, listen, listener);
+                            }
+                            if let Some(upstream) = upstream {
+                                watched.cancel();
+                                watched = watch(&mut group, &upstream);
+                            }
+                            reload::left(&current.context().clients, &leaving, &stop).await;
+                            Ok(reloaded)
                         }
-                        reloaded
-                    });
+                        Err(error) => Err(error),
+                    };
                     // Whoever asked may be gone.
                     answer.send(answered).ok();
                 }
@@ -203,6 +216,19 @@ impl Service {
         tell_sums(&current.context().counters);
         outcome.and(finished).map_err(Error::Task)
     }
+}
+
+/// Looks after an upstream until the token that this gives is cancelled.
+fn watch(group: &mut Group, upstream: &Arc<Upstream>) -> CancellationToken {
+    let replaced = CancellationToken::new();
+    let (upstream, until) = (Arc::clone(upstream), replaced.clone());
+    group.spawn("upstream", |stop| async move {
+        tokio::select! {
+            ended = upstream.watch(stop) => ended,
+            () = until.cancelled() => Ok(()),
+        }
+    });
+    replaced
 }
 
 fn tell_sums(counters: &Counters) {
@@ -224,7 +250,7 @@ fn open_socket(
     listen: Listen,
     listener: Listener,
 ) {
-    info!(address = %listener.local(), upstream = %current.context().endpoint, "listening");
+    info!(address = %listener.local(), upstream = %current.context().upstream, "listening");
     let removed = sockets.open(listen, listener.local().clone());
     let current = Arc::clone(current);
     group.spawn("listener", |stop| listen::serve(listener, current, removed, stop));
@@ -232,7 +258,8 @@ fn open_socket(
 
 /// Makes sure that decisions can be kept, where there are some to keep.
 pub(crate) fn check_state(options: &Options) -> Result<(), LedgerError> {
-    if options.configurations.iter().flatten().any(|it| it.filter.is_some()) {
+    let filters = options.configurations.iter().flatten().any(|it| it.filter.is_some());
+    if filters || options.upstream.moving.is_some() {
         ledger::check_folder(&options.state_dir)?;
     }
     Ok(())
@@ -259,56 +286,34 @@ async fn note_history(clients: Arc<Clients>, stop: CancellationToken) -> anyhow:
     }
 }
 
-/// Where names are read: the upstream itself unless the configuration says otherwise.
-pub(crate) fn names_endpoint_of(upstream: &Upstream) -> Endpoint {
-    let catalog = &upstream.catalog;
-    let host = catalog.host.as_ref().unwrap_or(&upstream.host);
-    endpoint_of(host, catalog.port.unwrap_or(upstream.port))
-}
-
-/// How names are read; `user` is the client's, for when no other is configured.
-pub(crate) fn catalog_of(upstream: &Upstream, endpoint: Endpoint, user: &str) -> Catalog {
-    let catalog = &upstream.catalog;
-    Catalog {
-        endpoint,
-        dial_timeout: DIAL_TIMEOUT,
-        user: catalog.user.clone().unwrap_or_else(|| user.to_owned()),
-        database: catalog.database.clone(),
-        passfile: catalog.passfile.clone(),
-    }
-}
-
-fn endpoint_of(host: &Host, port: u16) -> Endpoint {
-    match host {
-        Host::Name(host) => Endpoint::Tcp { host: host.clone(), port },
-        Host::Unix(directory) => Endpoint::Unix { directory: directory.clone(), port },
-    }
-}
-
 impl Context {
     /// The same relay under another configuration.
-    pub(crate) fn under(&self, config: Options) -> Self {
+    pub(crate) fn under(&self, config: Options, upstream: Arc<Upstream>) -> Self {
         Self {
             counters: Arc::clone(&self.counters),
             clients: Arc::clone(&self.clients),
-            endpoint: endpoint_of(&config.upstream.host, config.upstream.port),
-            names_endpoint: names_endpoint_of(&config.upstream),
+            upstream,
             ledgers: Arc::clone(&self.ledgers),
             names_changed: self.names_changed.clone(),
             config,
         }
     }
 
-    /// Where the upstream is.
-    pub(crate) const fn endpoint(&self) -> &Endpoint {
-        &self.endpoint
+    /// Connects to the upstream for a client of this user.
+    pub(crate) async fn connect(&self, user: &str) -> Result<(Conn, Place), UpstreamError> {
+        let (conn, place) = self.upstream.connect(user).await?;
+        self.tuned(conn, &place.endpoint).map(|conn| (conn, place)).map_err(UpstreamError::from)
     }
 
-    /// Connects to the upstream.
+    /// Connects to where the upstream is now, without waiting for one.
     pub(crate) async fn dial(&self) -> Result<Conn, DialError> {
-        let conn = self.endpoint.dial(DIAL_TIMEOUT).await?;
+        let (conn, endpoint) = self.upstream.dial().await?;
+        self.tuned(conn, &endpoint)
+    }
+
+    fn tuned(&self, conn: Conn, endpoint: &Endpoint) -> Result<Conn, DialError> {
         let tuned = conn.tune(self.config.limits.peer_timeout.unwrap_or_default());
-        let endpoint = self.endpoint.clone();
+        let endpoint = endpoint.clone();
         tuned.map_err(|source| DialError::Refused { endpoint, source })?;
         Ok(conn)
     }
@@ -359,11 +364,6 @@ impl Context {
         let ledger = Arc::new(Mutex::new(ledger));
         ledgers.insert(name.to_owned(), Arc::downgrade(&ledger));
         Ok(ledger)
-    }
-
-    /// How names are read; `user` is the client's, for when no other is configured.
-    pub(crate) fn catalog(&self, user: &str) -> Catalog {
-        catalog_of(&self.config.upstream, self.names_endpoint.clone(), user)
     }
 
     /// Has the names read again, soon.

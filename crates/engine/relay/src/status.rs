@@ -12,7 +12,7 @@ use crate::clients::{Client, HISTORY_STEP, Lag};
 use crate::counters::Tally;
 use crate::ledger::fates::{Epoch, Fate, Reason};
 use crate::ledger::{Ledger, LedgerError};
-use crate::service::Handle;
+use crate::service::{Context, Handle};
 use crate::session::shown;
 use crate::stream::lock;
 
@@ -54,12 +54,29 @@ pub struct Reloads {
 /// The server that the WAL comes from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UpstreamState {
-    /// Where it is.
-    pub address: String,
+    /// Where it is; nothing while none of its hosts fits.
+    pub address: Option<String>,
     /// Whether a connection could be made just now.
     pub reachable: bool,
     /// Why not.
     pub problem: Option<String>,
+    /// How often it moved since the start.
+    pub switches: u64,
+    /// The hosts that it may be.
+    pub hosts: Vec<UpstreamHost>,
+}
+
+/// A host of the upstream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpstreamHost {
+    /// Host and port.
+    pub host: String,
+    /// `primary` or `standby`, where it is watched and was heard of.
+    pub role: Option<String>,
+    /// Its timeline then.
+    pub timeline: Option<u32>,
+    /// Why it is not followed.
+    pub unfit: Option<String>,
 }
 
 /// Sums of a configuration since the start.
@@ -222,11 +239,7 @@ impl Handle {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_secs: self.started.elapsed().as_secs(),
             listen: context.config.listen.iter().map(ToString::to_string).collect(),
-            upstream: UpstreamState {
-                address: context.endpoint().to_string(),
-                reachable: reached.is_ok(),
-                problem: reached.err(),
-            },
+            upstream: upstream_state(&context, reached),
             configurations,
             connections: counters.connections.value(),
             alarms: counters.alarms.value(),
@@ -297,6 +310,23 @@ impl Handle {
         let answer = dialed.map(drop).map_err(|error| error.to_string());
         *kept = Some((Instant::now(), answer.clone()));
         answer
+    }
+}
+
+fn upstream_state(context: &Context, reached: Result<(), String>) -> UpstreamState {
+    let status = context.upstream.status();
+    let hosts = status.hosts.into_iter().map(|it| UpstreamHost {
+        host: it.host,
+        role: it.role.map(|role| role.word().to_owned()),
+        timeline: it.timeline,
+        unfit: it.unfit,
+    });
+    UpstreamState {
+        address: status.current,
+        reachable: reached.is_ok(),
+        problem: reached.err(),
+        switches: context.counters.switches_before.value() + status.switches,
+        hosts: hosts.collect(),
     }
 }
 

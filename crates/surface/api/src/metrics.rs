@@ -34,10 +34,11 @@ const fn metric(name: &'static str, labels: &'static [&'static str]) -> Metric {
 }
 
 /// Every metric that there is.
-pub const METRICS: [Metric; 17] = [
+pub const METRICS: [Metric; 18] = [
     metric("pgherd_relay_uptime_seconds", &[]),
     metric("pgherd_relay_build", &["version"]),
     metric("pgherd_relay_upstream_reachable", &[]),
+    metric("pgherd_relay_upstream_switches_total", &[]),
     metric("pgherd_relay_connections_total", &[]),
     metric("pgherd_relay_clients", &["configuration"]),
     metric("pgherd_relay_received_bytes_total", &["configuration"]),
@@ -153,6 +154,8 @@ impl Scrape {
         let help = "Whether a connection to the upstream could be made within the last seconds";
         let reachable = of(u64::from(status.upstream.reachable));
         out.gauge(("upstream_reachable", help, None), reachable)?;
+        let switches = [(Vec::new(), status.upstream.switches)];
+        out.counter(("upstream_switches", "How often the upstream moved", None), switches)?;
         let connections = [(Vec::new(), status.connections)];
         out.counter(("connections", "Connections that came in", None), connections)?;
         let refusals =

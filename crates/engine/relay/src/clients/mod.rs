@@ -198,13 +198,7 @@ impl Who {
             Selection::Configuration(now) => self.configuration.as_ref() == Some(now),
             Selection::Refused => false,
         };
-        // Names are read for a filter only.
-        let filtered = self.configuration.as_ref().is_some_and(|it| it.filter.is_some());
-        let mut upstream = config.upstream.clone();
-        if !filtered {
-            upstream.catalog = self.upstream.catalog.clone();
-        }
-        !same || upstream != self.upstream
+        !same || config.upstream != self.upstream
     }
 }
 

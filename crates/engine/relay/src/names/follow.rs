@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use alarm::Code;
 use tasks::CancellationToken;
 use tokio::sync::mpsc;
 use tracing::{error, warn};
@@ -62,7 +63,7 @@ impl NamesChanged {
         };
         let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
         if let Err(error) = ledger.adopt(&names, &self.history, self.segment_bytes) {
-            error!(configuration, %error, "names changed, and cannot be kept");
+            error!(code = %Code::NamesNotKept, configuration, %error, "names changed, and cannot be kept");
         }
     }
 }

@@ -1,10 +1,12 @@
 //! Commands, one after the other: passed on, refused, or turned into a filtered stream.
 
+use std::pin::pin;
+
 use pgnet::Message;
 use pgproto::backend::Report;
 use pgproto::frame::{backend, frontend, limit};
 use pgproto::frontend::{query_text, terminate};
-use pgproto::replication::Command;
+use pgproto::replication::{Command, StartPhysical};
 use tokio::time::Instant;
 
 use super::{Session, SessionError, part, refusal};
@@ -26,7 +28,7 @@ enum Next {
 impl Session {
     /// Serves commands until the client leaves.
     pub(super) async fn commands(mut self) -> Result<(), SessionError> {
-        let ended = match self.commands_until_the_end().await {
+        let ended = match self.commands_or_move().await {
             Err(SessionError::Stopping) if self.client.is_reconfigured() => {
                 Err(SessionError::Reconfigured)
             }
@@ -39,6 +41,28 @@ impl Session {
         terminate(&mut goodbye);
         self.to_upstream.farewell(&goodbye).await;
         ended
+    }
+
+    /// When the upstream moves, everything ends as when the relay stops: between two messages.
+    async fn commands_or_move(&mut self) -> Result<(), SessionError> {
+        let (moved, stop) = (self.place.moved.clone(), self.stop.clone());
+        let ended = {
+            let mut commands = pin!(async {
+                self.check_upstream().await?;
+                self.commands_until_the_end().await
+            });
+            tokio::select! {
+                ended = &mut commands => ended,
+                () = moved.cancelled() => {
+                    stop.cancel();
+                    commands.await
+                }
+            }
+        };
+        match ended {
+            Err(SessionError::Stopping) if moved.is_cancelled() => Err(SessionError::Moved),
+            ended => ended,
+        }
     }
 
     async fn commands_until_the_end(&mut self) -> Result<(), SessionError> {
@@ -118,6 +142,13 @@ impl Session {
             }
         };
         tracing::debug!(command = command.keyword(), "command");
+        // Its history alone makes a standby follow a timeline.
+        if let Command::StartPhysical(StartPhysical { timeline: Some(timeline), .. })
+        | Command::TimelineHistory { timeline } = &command
+            && !self.context.upstream.knows(*timeline)
+        {
+            self.check_upstream().await?;
+        }
         self.client.does(match &command {
             Command::BaseBackup(_) => Activity::Backup,
             _ => Activity::Command,

@@ -8,13 +8,15 @@ mod outbound;
 mod refusal;
 mod reply;
 mod slots;
+mod upstream;
 
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use alarm::Code;
 use config::{Configuration, Selection};
-use pgnet::{Accepted, DialError, Inbound, ReadError};
+use pgnet::{Accepted, DialError, Endpoint, Inbound, ReadError};
 use pgproto::backend::Report;
 use pgproto::replication::NAME_BYTES_MAX;
 use pgproto::startup::{Cancel, Startup};
@@ -28,6 +30,7 @@ use crate::clients::{Client, Ticket, Who};
 use crate::counters::Refusal;
 use crate::service::{Context, Current};
 use crate::stream::StreamError;
+use crate::upstream::{NoHost, Place, Unfit, UpstreamError};
 
 pub(crate) use outbound::Outbound;
 pub(crate) use reply::{STREAM_BUFFER_BYTES, pass_up};
@@ -64,6 +67,20 @@ pub(crate) enum SessionError {
     /// The upstream cannot be reached.
     #[error(transparent)]
     Dial(#[from] DialError),
+    /// None of the upstream's hosts fits.
+    #[error(transparent)]
+    NoHost(NoHost),
+    /// The server that was dialed is not the one that the watch had seen there.
+    #[error("refused to use {host}, which {unfit}")]
+    Unfit {
+        /// Where it is.
+        host: Endpoint,
+        /// Why not.
+        unfit: Unfit,
+    },
+    /// The upstream is somewhere else now.
+    #[error("the upstream moved")]
+    Moved,
     /// The upstream's connection broke.
     #[error("upstream: {0}")]
     Upstream(#[source] ReadError),
@@ -90,6 +107,15 @@ pub(crate) enum SessionError {
     Reconfigured,
 }
 
+impl From<UpstreamError> for SessionError {
+    fn from(error: UpstreamError) -> Self {
+        match error {
+            UpstreamError::Dial(error) => Self::Dial(error),
+            UpstreamError::NoHost(error) => Self::NoHost(error),
+        }
+    }
+}
+
 impl SessionError {
     /// Whether the client did something wrong: then it may still be sending.
     const fn is_of_client(&self) -> bool {
@@ -114,8 +140,11 @@ pub(crate) struct Session {
     pub(crate) configuration: Option<Configuration>,
     /// The client's user, for reading names.
     pub(crate) user: String,
+    /// Where the upstream is.
+    pub(crate) place: Place,
     /// The upstream's version.
     pub(crate) major: Major,
+    /// Cancelled when the relay stops, or when the upstream moves.
     pub(crate) stop: CancellationToken,
 }
 
@@ -132,13 +161,17 @@ async fn serve_inside(accepted: Accepted, current: &Current, client: &Arc<Client
         Ok(()) => {}
         Err(SessionError::Stopping) => info!("disconnected: the relay is stopping"),
         Err(SessionError::Reconfigured) => info!("disconnected: its configuration changed"),
+        Err(SessionError::Moved) => info!("disconnected: the upstream moved"),
         Err(SessionError::ClientLeft) => info!("the client closed the connection"),
         Err(SessionError::Refused(reason, message)) => {
             current.context().counters.refuse(reason);
             warn!("refused: {message}");
         }
-        Err(error @ (SessionError::Dial(_) | SessionError::Stream(_))) => {
-            error!(%error, "the session ended");
+        Err(error @ (SessionError::Dial(_) | SessionError::NoHost(_))) => {
+            error!(code = %Code::NoUpstream, %error, "the session ended");
+        }
+        Err(SessionError::Stream(error)) => {
+            error!(code = %Code::StreamBroken, %error, "the session ended");
         }
         Err(error) => {
             let after_secs = started.elapsed().as_secs();
