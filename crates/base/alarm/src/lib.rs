@@ -40,6 +40,8 @@ codes! {
     NoClone = 5,
     /// A split did not go on.
     SplitStopped = 6,
+    /// A running relay could not be asked.
+    NotAsked = 7,
 
     // Decisions of the relay.
     /// A record about included and excluded relations at once passed.
@@ -78,6 +80,10 @@ codes! {
     OtherCluster = 401,
     /// How far the upstream has come cannot be kept.
     UpstreamNotKept = 402,
+
+    // Changes while the relay runs.
+    /// A new configuration was refused; the old one stays.
+    OldConfigurationStays = 501,
 }
 
 impl fmt::Display for Code {

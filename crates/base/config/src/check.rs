@@ -10,7 +10,7 @@ use crate::problem::{Place, Problems};
 use crate::scalar::{boolean, duration, list, number, port, shown, text, wrong_type};
 use crate::section::{Entry, section};
 use crate::tree::{Node, Value};
-use crate::{Host, Limits, LogFormat, Overrides, Relay};
+use crate::{Host, Http, Limits, LogFormat, Overrides, Relay};
 use crate::{configurations, http, keys, upstream};
 
 const LISTEN_PORT: u16 = 5433;
@@ -64,6 +64,18 @@ pub(crate) fn file(
         limits: limits?,
         log_format: overrides.log_format.or(log_format)?,
     })
+}
+
+/// Only `http` and `http_token_file` of the tree; problems with other keys are not noted.
+pub(crate) fn http(
+    root: Option<&Node>,
+    environment: &Environment,
+    problems: &mut Problems<'_>,
+) -> Option<Option<Http>> {
+    let mut others = Problems::new("", "");
+    let entries = root.map(|root| section(root, &keys::RELAY, &mut others));
+    let [.., http, token_file] = entries.unwrap_or_default();
+    http::read(http, token_file, environment, problems)
 }
 
 /// The settings without a file.

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use crate::check::path;
 use crate::environment::Environment;
@@ -62,16 +63,41 @@ pub(crate) fn read(
         return Some(None);
     };
     let written = text(http.value, "http", problems)?;
-    let Some(address) = address(written) else {
-        let message = format!("{} is not an address for HTTP", shown(written));
-        let hint = format!(
-            "write \"127.0.0.1:{PORT}\", \"[::1]:{PORT}\" or \"unix:/run/pgherd/http.sock\"; \
-             names are not looked up"
-        );
-        problems.add(&http.value.span, message, hint);
-        return None;
-    };
-    Some(Some(Http { address, token_file: token? }))
+    match written.parse() {
+        Ok(address) => Some(Some(Http { address, token_file: token? })),
+        Err(BadHttpAddress(message)) => {
+            problems.add(&http.value.span, message, hint());
+            None
+        }
+    }
+}
+
+/// What is not an address for HTTP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BadHttpAddress(String);
+
+impl fmt::Display for BadHttpAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}; {}", self.0, hint())
+    }
+}
+
+impl std::error::Error for BadHttpAddress {}
+
+impl FromStr for HttpAddress {
+    type Err = BadHttpAddress;
+
+    fn from_str(text: &str) -> Result<Self, BadHttpAddress> {
+        let bad = || BadHttpAddress(format!("{} is not an address for HTTP", shown(text)));
+        address(text).ok_or_else(bad)
+    }
+}
+
+fn hint() -> String {
+    format!(
+        "write \"127.0.0.1:{PORT}\", \"[::1]:{PORT}\" or \"unix:/run/pgherd/http.sock\"; names \
+         are not looked up"
+    )
 }
 
 fn address(text: &str) -> Option<HttpAddress> {

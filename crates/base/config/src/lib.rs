@@ -35,9 +35,9 @@ mod upstream;
 
 pub use environment::state_dir;
 pub use filter::{Filter, Kind};
-pub use http::{Http, HttpAddress};
+pub use http::{BadHttpAddress, Http, HttpAddress};
 pub use listen::Listen;
-pub use load::{defaults, from_text, load};
+pub use load::{defaults, from_text, load, load_http};
 pub use matching::{Client, Match};
 pub use network::{BadNetwork, Network};
 pub use pattern::Pattern;

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::environment::Environment;
 use crate::problem::{Place, Problem, Problems};
-use crate::{ConfigError, Overrides, Relay, check, tree};
+use crate::{ConfigError, Http, Overrides, Relay, check, tree};
 
 /// Largest file, in bytes: ten thousand names take a third of it.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -19,6 +19,11 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 /// YAML, is one problem at which reading stops.
 pub fn load(path: &Path, overrides: &Overrides) -> Result<Relay, ConfigError> {
     let name = path.display().to_string();
+    from_text(&name, &read(path, &name)?, overrides)
+}
+
+/// The text of a file that is not too large.
+fn read(path: &Path, name: &str) -> Result<String, ConfigError> {
     let mut bytes = Vec::new();
     let read =
         File::open(path).and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes));
@@ -30,21 +35,18 @@ pub fn load(path: &Path, overrides: &Overrides) -> Result<Relay, ConfigError> {
             _ => "check the file and the disk that it is on",
         };
         let problem = Problem::at(Place::File, format!("cannot read the file: {error}"), hint);
-        return Err(ConfigError::single(&name, problem));
+        return Err(ConfigError::single(name, problem));
     }
     if too_large(bytes.len()) {
-        return Err(size_error(&name)); // before the text is looked at: it is cut off
+        return Err(size_error(name)); // before the text is looked at: it is cut off
     }
-    match std::str::from_utf8(&bytes) {
-        Ok(text) => from_text(&name, text, overrides),
-        Err(error) => {
-            let text = String::from_utf8_lossy(&bytes);
-            let mut problems = Problems::new(&name, &text);
-            let at = error.valid_up_to();
-            problems.add(&(at..at), "this is not UTF-8", "save the file in the encoding UTF-8");
-            problems.finish(None)
-        }
-    }
+    String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        let text = String::from_utf8_lossy(error.as_bytes());
+        let mut problems = Problems::new(name, &text);
+        problems.add(&(at..at), "this is not UTF-8", "save the file in the encoding UTF-8");
+        problems.into_error()
+    })
 }
 
 /// Checks the text of a configuration; `name` stands for the file in messages.
@@ -54,6 +56,23 @@ pub fn load(path: &Path, overrides: &Overrides) -> Result<Relay, ConfigError> {
 /// As [`load`].
 pub fn from_text(name: &str, text: &str, overrides: &Overrides) -> Result<Relay, ConfigError> {
     in_environment(name, text, overrides, &Environment::of_process())
+}
+
+/// Reads only where the relay of this file answers HTTP: for commands that ask it. Whatever else
+/// is wrong with the file is the relay's to tell.
+///
+/// # Errors
+///
+/// [`ConfigError`] when the file cannot be read, is not YAML, or its `http` is wrong.
+pub fn load_http(path: &Path) -> Result<Option<Http>, ConfigError> {
+    let name = path.display().to_string();
+    let text = read(path, &name)?;
+    let mut problems = Problems::new(&name, &text);
+    let root = tree::parse(&text, &mut problems);
+    let http = root.and_then(|root| {
+        check::http(root.as_deref(), &Environment::of_process(), &mut problems)
+    });
+    problems.finish(http)
 }
 
 fn in_environment(

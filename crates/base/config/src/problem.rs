@@ -111,7 +111,8 @@ impl<'a> Problems<'a> {
         }
     }
 
-    fn into_error(self) -> ConfigError {
+    /// What was noted, as an error.
+    pub(crate) fn into_error(self) -> ConfigError {
         let mut problems = self.found;
         let outside = |problem: &Problem| !matches!(problem.place, Place::Line { .. });
         problems.sort_by_key(|problem| (outside(problem), problem.span.start));

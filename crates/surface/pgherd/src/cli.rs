@@ -91,6 +91,74 @@ enum RelayCommand {
     /// Needed after a filter was loosened. Stop the standbys of the configuration first.
     #[command(disable_help_flag = true)]
     Forget(Forget),
+    /// Show a running relay: its upstream, what went through, who is connected and how far
+    #[command(disable_help_flag = true)]
+    Status(Status),
+    /// List the clients of a running relay, with their positions
+    #[command(disable_help_flag = true)]
+    Clients(Ask),
+    /// List what was decided about each database and tablespace, since when, and why
+    #[command(disable_help_flag = true)]
+    Databases(Ask),
+    /// Have a running relay read its configuration again: status 78 when the new one is bad
+    ///
+    /// The old one stays then. Streams that a change does not touch go on without a pause. SIGHUP
+    /// does the same, and tells the log only.
+    #[command(disable_help_flag = true)]
+    Reload(Reload),
+}
+
+/// How a running relay is found.
+#[derive(Debug, Args)]
+pub(crate) struct Where {
+    /// The relay's configuration file, which tells where it answers HTTP
+    #[arg(short, long, value_name = "FILE", required_unless_present = "http")]
+    pub(crate) config: Option<PathBuf>,
+    /// Where it answers, instead of what the file says: ADDRESS:PORT or unix:/PATH
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) http: Option<String>,
+    /// Print help
+    #[arg(short = '?', long, action = ArgAction::Help)]
+    help: Option<bool>,
+}
+
+/// Options of `pgherd relay clients` and `databases`.
+#[derive(Debug, Args)]
+pub(crate) struct Ask {
+    #[command(flatten)]
+    pub(crate) at: Where,
+    /// Print JSON, as the relay answers it
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Options of `pgherd relay status`.
+#[derive(Debug, Args)]
+pub(crate) struct Status {
+    #[command(flatten)]
+    pub(crate) ask: Ask,
+    /// Show it again every two seconds, until Ctrl-C
+    #[arg(short, long)]
+    pub(crate) watch: bool,
+}
+
+/// Options of `pgherd relay reload`.
+#[derive(Debug, Args)]
+pub(crate) struct Reload {
+    #[command(flatten)]
+    pub(crate) at: Where,
+    /// The file with the token, instead of `http_token_file`
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+}
+
+/// A question to a running relay.
+#[derive(Debug)]
+pub(crate) enum Question {
+    Status(Status),
+    Clients(Ask),
+    Databases(Ask),
+    Reload(Reload),
 }
 
 /// Options of `pgherd relay forget`.
@@ -168,6 +236,7 @@ pub(crate) enum LogFormat {
 pub(crate) enum Parsed {
     Relay(RelayOptions),
     Forget(Forget),
+    Ask(Question),
     Clone(CloneOptions),
     Split(Box<Split>),
     /// Help or version, for standard output.
@@ -187,6 +256,10 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Parsed {
     match Cli::try_parse_from(arguments) {
         Ok(Cli { command: Command::Relay(relay) }) => match relay.command {
             Some(RelayCommand::Forget(forget)) => Parsed::Forget(forget),
+            Some(RelayCommand::Status(it)) => Parsed::Ask(Question::Status(it)),
+            Some(RelayCommand::Clients(it)) => Parsed::Ask(Question::Clients(it)),
+            Some(RelayCommand::Databases(it)) => Parsed::Ask(Question::Databases(it)),
+            Some(RelayCommand::Reload(it)) => Parsed::Ask(Question::Reload(it)),
             None => Parsed::Relay(relay.run),
         },
         Ok(Cli { command: Command::Clone(options) }) => Parsed::Clone(options),
@@ -206,7 +279,7 @@ mod tests {
         match parse(line.split(' ').map(OsString::from)) {
             Parsed::Relay(options) => options,
             Parsed::Wrong(text) | Parsed::Said(text) => panic!("{text}"),
-            Parsed::Forget(_) | Parsed::Clone(_) | Parsed::Split(_) => panic!("another command"),
+            _ => panic!("another command"),
         }
     }
 

@@ -2,11 +2,14 @@
 //!
 //! It reads the command line and the configuration, wires the engines, and decides nothing.
 
+mod ask_command;
+mod ask_report;
 mod cli;
 mod clone_command;
 mod clone_report;
 #[cfg(test)]
 mod man;
+mod relay_client;
 mod relay_command;
 mod reloader;
 mod runtime;
@@ -28,6 +31,7 @@ fn main() -> ExitCode {
     match cli::parse(std::env::args_os()) {
         cli::Parsed::Relay(options) => relay_command::run(&options),
         cli::Parsed::Forget(forget) => relay_command::forget(&forget),
+        cli::Parsed::Ask(question) => ask_command::run(&question),
         cli::Parsed::Clone(options) => clone_command::run(&options),
         cli::Parsed::Split(split) => split_command::run(&split),
         cli::Parsed::Said(text) => {

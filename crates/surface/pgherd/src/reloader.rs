@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use alarm::Code;
 use config::Overrides;
 use relay::Handle;
 use tracing::error;
@@ -26,6 +27,7 @@ impl Reloader {
                 counters.reloads_refused.add(1);
                 for problem in problems {
                     error!(
+                        code = %Code::OldConfigurationStays,
                         asked_by,
                         problem, "the old configuration stays: the new one is refused"
                     );
