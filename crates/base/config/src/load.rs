@@ -69,9 +69,8 @@ pub fn load_http(path: &Path) -> Result<Option<Http>, ConfigError> {
     let text = read(path, &name)?;
     let mut problems = Problems::new(&name, &text);
     let root = tree::parse(&text, &mut problems);
-    let http = root.and_then(|root| {
-        check::http(root.as_deref(), &Environment::of_process(), &mut problems)
-    });
+    let http = root
+        .and_then(|root| check::http(root.as_deref(), &Environment::of_process(), &mut problems));
     problems.finish(http)
 }
 

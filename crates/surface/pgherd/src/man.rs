@@ -19,11 +19,18 @@ type Section = (&'static str, &'static [(&'static str, &'static str)]);
 const SECTIONS: [Section; 4] = [
     (
         "SIGNALS",
-        &[(
-            "SIGTERM, SIGINT",
-            "Stop: each client is told, and the status is 0. Standbys reconnect by themselves once \
-             the relay is back.",
-        )],
+        &[
+            (
+                "SIGTERM, SIGINT",
+                "Stop: each client is told, and the status is 0. Standbys reconnect by themselves \
+                 once the relay is back.",
+            ),
+            (
+                "SIGHUP",
+                "Read the configuration again, as pgherd relay reload. Streams that the change does \
+                 not touch go on; a bad configuration changes nothing.",
+            ),
+        ],
     ),
     (
         "EXIT STATUS",
@@ -101,6 +108,16 @@ const SPLIT_SECTIONS: [Section; 4] = [
     ),
 ];
 
+/// Sections behind the options of `pgherd relay reload`.
+const RELOAD_SECTIONS: [Section; 1] = [(
+    "EXIT STATUS",
+    &[
+        ("0", "The new configuration holds."),
+        ("1", "The relay could not be asked, or refused to be."),
+        ("78", "The new configuration is wrong, or needs a restart: the old one stays."),
+    ],
+)];
+
 /// The pages: name of the file, and text.
 fn pages() -> Vec<(String, String)> {
     let mut pgherd = Cli::command();
@@ -109,9 +126,19 @@ fn pages() -> Vec<(String, String)> {
     let clone = pgherd.find_subcommand("clone").expect("the command is there");
     let split = pgherd.find_subcommand("split").expect("the command is there");
     let forget = relay.find_subcommand("forget").expect("the command is there");
+    let asks = |name| relay.find_subcommand(name).expect("the command is there").clone();
     vec![
-        page(relay.clone(), "pgherd-relay", &SECTIONS, "pgherd-relay-forget(1)"),
+        page(
+            relay.clone(),
+            "pgherd-relay",
+            &SECTIONS,
+            "pgherd-relay-status(1), pgherd-relay-reload(1), pgherd-relay-forget(1)",
+        ),
         page(forget.clone(), "pgherd-relay-forget", &[], "pgherd-relay(1)"),
+        page(asks("status"), "pgherd-relay-status", &[], "pgherd-relay(1)"),
+        page(asks("clients"), "pgherd-relay-clients", &[], "pgherd-relay(1)"),
+        page(asks("databases"), "pgherd-relay-databases", &[], "pgherd-relay(1)"),
+        page(asks("reload"), "pgherd-relay-reload", &RELOAD_SECTIONS, "pgherd-relay(1)"),
         page(clone.clone(), "pgherd-clone", &[], "pgherd-relay(1), pg_basebackup(1)"),
         page(split.clone(), "pgherd-split", &SPLIT_SECTIONS, "pgherd-relay(1), pg_basebackup(1)"),
     ]

@@ -75,7 +75,8 @@ where
     if let Some(token) = token {
         request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
     }
-    let request = request.body(Empty::<Bytes>::new()).context("the token has strange characters")?;
+    let request =
+        request.body(Empty::<Bytes>::new()).context("the token has strange characters")?;
     let (mut sender, connection) =
         http1::handshake(TokioIo::new(stream)).await.context("begin to speak HTTP")?;
     let answer = async {
