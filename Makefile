@@ -50,14 +50,18 @@ bench: provision ## Run the benchmarks (BENCH="--quick --only commit"); see docs
 	cargo run --release --locked -p bench -- $(BENCH)
 
 .PHONY: test-big
-test-big: provision ## Compare more than 1 GB of filtered WAL with pg_waldump; takes some minutes
-	cargo nextest run --locked --release --profile long -p pgherd --test waldump \
+test-big: provision ## Compare more than 1 GB of filtered WAL with pg_waldump, split 10,000 tables; takes minutes
+	cargo nextest run --locked --release --profile long -p pgherd --test waldump --test split_hard \
 	    --run-ignored only -E 'test(/big::/)' --no-capture
 
 .PHONY: soak
 soak: provision ## Run the relay under random faults for MINUTES=10, then compare everything; SEED=n
 	cargo build --locked --release -p pgherd -p soak
 	cargo run --locked --release -q -p soak -- --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+
+.PHONY: switches
+switches: provision ## Move the upstream SWITCHES=10 times under load, then compare everything
+	PGHERD_SWITCHES=$(or $(SWITCHES),10) cargo nextest run --locked --profile long -p pgherd --test switches
 
 .PHONY: fuzz
 fuzz: ## Feed spoiled bytes to every parser for SECS=60 each

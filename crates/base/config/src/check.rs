@@ -24,17 +24,8 @@ pub(crate) fn file(
     environment: &Environment,
     problems: &mut Problems<'_>,
 ) -> Option<Relay> {
-    let [
-        listen,
-        listen_port,
-        upstream,
-        state_dir,
-        strict,
-        configurations,
-        limits,
-        log_format,
-        tls,
-    ] = root.map_or([None; 9], |root| section(root, &keys::RELAY, problems));
+    let [listen, listen_port, upstream, state_dir, strict, configurations, limits, log_format, tls] =
+        root.map_or([None; 9], |root| section(root, &keys::RELAY, problems));
     if root.is_some_and(|root| !matches!(root.value, Value::Map(_))) {
         return None; // noted by `section`; that nothing is in it goes without saying
     }

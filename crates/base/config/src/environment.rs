@@ -35,6 +35,12 @@ impl Environment {
     }
 }
 
+/// Where state goes unless somebody says otherwise; `None` without a home.
+#[must_use]
+pub fn state_dir() -> Option<PathBuf> {
+    Environment::of_process().state_dir()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -30,7 +30,15 @@ pub(crate) const RELAY: [Key; 9] = [
 /// `tls`.
 pub(crate) const TLS: [Key; 3] = [key("cert"), key("key"), key("client_ca")];
 /// `upstream`.
-pub(crate) const UPSTREAM: [Key; 3] = [key("host"), key("port"), key("catalog")];
+pub(crate) const UPSTREAM: [Key; 7] = [
+    key("host"),
+    key("port"),
+    key("catalog"),
+    key("hosts"),
+    key("target"),
+    key("failover_wait"),
+    key("watch_interval"),
+];
 /// `upstream.catalog`.
 pub(crate) const CATALOG: [Key; 5] =
     [key("host"), key("port"), key("user"), key("database"), key("passfile")];

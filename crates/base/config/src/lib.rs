@@ -22,6 +22,7 @@ mod keys;
 mod listen;
 mod load;
 mod matching;
+mod moving;
 mod network;
 mod pattern;
 mod problem;
@@ -32,6 +33,7 @@ mod section;
 mod tree;
 mod upstream;
 
+pub use environment::state_dir;
 pub use filter::{Filter, Kind};
 pub use listen::Listen;
 pub use load::{defaults, from_text, load};
@@ -40,5 +42,6 @@ pub use network::{BadNetwork, Network};
 pub use pattern::Pattern;
 pub use problem::{ConfigError, Place, Problem};
 pub use relay::{
-    Catalog, Configuration, Host, Limits, LogFormat, Overrides, Relay, Selection, Upstream,
+    Address, Catalog, Configuration, Host, Limits, LogFormat, Moving, Overrides, Relay, Selection,
+    Target, Upstream,
 };

@@ -78,9 +78,7 @@ impl Conn {
     #[must_use]
     pub fn of_halves(read: ReadHalf, write: WriteHalf) -> Option<Self> {
         match (read, write) {
-            (ReadHalf::Tcp(read), WriteHalf::Tcp(write)) => {
-                read.reunite(write).ok().map(Self::Tcp)
-            }
+            (ReadHalf::Tcp(read), WriteHalf::Tcp(write)) => read.reunite(write).ok().map(Self::Tcp),
             (ReadHalf::Unix(read), WriteHalf::Unix(write)) => {
                 read.reunite(write).ok().map(Self::Unix)
             }

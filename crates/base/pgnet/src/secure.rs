@@ -23,9 +23,7 @@ pub enum TlsError {
     Handshake(#[source] io::Error),
     /// A direct connection that does not say which protocol it wants: it may be meant for
     /// another server, led here by somebody in between.
-    #[error(
-        "received direct SSL connection request without ALPN protocol negotiation extension"
-    )]
+    #[error("received direct SSL connection request without ALPN protocol negotiation extension")]
     NoAlpn,
     /// A name that no certificate can have.
     #[error("{0:?} is no host name")]

@@ -95,7 +95,8 @@ impl Named<'_> {
     /// A private key. As servers and libpq do, refuses one that others can read.
     pub(crate) fn key(&self) -> Result<PrivateKeyDer<'static>, FileProblem> {
         let bytes = self.read()?;
-        let about = fs::metadata(self.path).map_err(|error| self.problem(error, "check the file"))?;
+        let about =
+            fs::metadata(self.path).map_err(|error| self.problem(error, "check the file"))?;
         // `check_ssl_key_file_permissions` (be-secure-common.c): root's may be the group's.
         let open = if about.uid() == 0 { 0o037 } else { 0o077 };
         if about.mode() & open != 0 {

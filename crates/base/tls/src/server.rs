@@ -40,7 +40,8 @@ impl Server {
     pub fn load(files: &ServerFiles) -> Result<Self, FileProblem> {
         let cert = Named { setting: "cert", path: &files.cert };
         let key = Named { setting: "key", path: &files.key };
-        let fingerprint = fingerprint([Some(&files.cert), Some(&files.key), files.client_ca.as_ref()]);
+        let fingerprint =
+            fingerprint([Some(&files.cert), Some(&files.key), files.client_ca.as_ref()]);
         let chain = cert.certificates()?;
         let own_key = key.key()?;
         let end_point = chain.first().and_then(|own| end_point(own)).map(Arc::from);

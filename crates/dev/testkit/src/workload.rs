@@ -111,16 +111,27 @@ pub fn same_contents(one: &Cluster, other: &Cluster, database: &str) -> Result<(
     Ok(())
 }
 
-/// Checks all B-tree indexes of a database, and from 14 on all tables, with `amcheck`.
+/// Checks a database with `pg_amcheck`: all tables with what is toasted, and all B-tree indexes
+/// against them. A 12 or 13 does not know it: there only the indexes, by the same extension.
 ///
 /// The extension is made here on a primary; a standby gets it from there.
 ///
 /// # Errors
 ///
-/// What `amcheck` finds.
+/// What was found.
 pub fn amcheck(cluster: &Cluster, database: &str) -> Result<()> {
     if cluster.sql("select pg_is_in_recovery()")? == "f" {
         cluster.sql_in(database, "create extension if not exists amcheck")?;
+    }
+    if cluster.major() >= Major::V14 {
+        let mut command = cluster.install().client_command("pg_amcheck")?;
+        command.args(["--host", "127.0.0.1", "--username", "postgres", "--heapallindexed"]);
+        command.args(["--port", &cluster.port().to_string(), "--database", database]);
+        let output = command.output().context("start pg_amcheck")?;
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8_lossy(&said);
+        ensure!(output.status.success(), "pg_amcheck of {database}: {said}");
+        return Ok(());
     }
     let checked = cluster.sql_in(
         database,
@@ -129,15 +140,5 @@ pub fn amcheck(cluster: &Cluster, database: &str) -> Result<()> {
          where amname = 'btree' and c.relkind = 'i' and c.relpersistence = 'p' \
          and indisready and indisvalid",
     );
-    checked.context("amcheck of indexes")?;
-    if cluster.major() >= Major::V14 {
-        let found = cluster.sql_in(
-            database,
-            "select c.oid::regclass, v.* from pg_class c, verify_heapam(c.oid) v \
-             where relkind in ('r', 't', 'm') and relpersistence = 'p'",
-        );
-        let found = found.context("amcheck of tables")?;
-        ensure!(found.is_empty(), "amcheck in {database}: {found}");
-    }
-    Ok(())
+    checked.context("amcheck of indexes").map(drop)
 }

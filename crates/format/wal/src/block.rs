@@ -276,7 +276,7 @@ impl Survey {
 }
 
 /// Bytes of all headers of a plain record.
-const PLAIN_BYTES: usize = HEADER_BYTES + 4 + 12 + 4 + 2;
+pub(crate) const PLAIN_BYTES: usize = HEADER_BYTES + 4 + 12 + 4 + 2;
 
 /// The relation of a record in the commonest form: one block reference, no image, short main
 /// data. Four of five records of a mixed load are plain, and take a third less time so.

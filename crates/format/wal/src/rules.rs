@@ -54,6 +54,15 @@ pub(crate) const fn is_cluster_wide(id: u8, info: u8) -> bool {
     }
 }
 
+/// Whether records of this resource manager with block references are judged by these alone,
+/// in every version that has it.
+#[inline]
+pub(crate) const fn is_about_blocks(id: u8) -> bool {
+    // from HEAP2 on, without those of `is_cluster_wide`
+    matches!(id, rmid::HEAP2..=rmid::BUILTIN_MAX)
+        && !matches!(id, rmid::COMMIT_TS | rmid::REPLORIGIN)
+}
+
 /// The rule for a record without block references.
 pub(crate) const fn rule(major: Major, id: u8, info: u8) -> Rule {
     let op = info & RMGR_INFO_MASK;

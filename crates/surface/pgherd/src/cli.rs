@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
+use crate::split_options::Split;
+
 /// Keeps a herd of PostgreSQL servers in step: whole, in part, or row by row.
 #[derive(Debug, Parser)]
 #[command(name = "pgherd", version)]
@@ -31,6 +33,12 @@ enum Command {
     /// writes the settings with which the standby follows it. Ends with a data directory that is
     /// whole, or with none.
     Clone(CloneOptions),
+    /// Moves databases of a running server into a new, independent server
+    ///
+    /// Clones them through a relay of its own, follows the source, and in the end closes them
+    /// there and opens them on the new server: some seconds without writes. Every step is written
+    /// down; `pgherd split finish` continues after whatever happened, `pgherd split undo` goes back.
+    Split(Box<Split>),
 }
 
 #[derive(Debug, Args)]
@@ -68,6 +76,9 @@ pub(crate) struct RelayOptions {
     /// Check the configuration and exit: status 0 when it is good, 78 when it is not
     #[arg(long)]
     pub(crate) check: bool,
+    /// Run in a session of its own, which no terminal ends
+    #[arg(long, hide = true)]
+    pub(crate) own_session: bool,
     /// Print help
     #[arg(short = '?', long, action = ArgAction::Help)]
     help: Option<bool>,
@@ -86,7 +97,12 @@ enum RelayCommand {
 #[derive(Debug, Args)]
 pub(crate) struct Forget {
     /// Name of the configuration
-    pub(crate) name: String,
+    #[arg(required_unless_present = "upstream")]
+    pub(crate) name: Option<String>,
+    /// Forget which cluster the upstream is and how far it has come: the next that `hosts` leads
+    /// to is taken, whatever it is. Stop the relay first
+    #[arg(long, conflicts_with = "name")]
+    pub(crate) upstream: bool,
     /// The relay's configuration file, which tells where the state is
     #[arg(short, long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
@@ -153,6 +169,7 @@ pub(crate) enum Parsed {
     Relay(RelayOptions),
     Forget(Forget),
     Clone(CloneOptions),
+    Split(Box<Split>),
     /// Help or version, for standard output.
     Said(String),
     /// A complaint, for standard error.
@@ -173,6 +190,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Parsed {
             None => Parsed::Relay(relay.run),
         },
         Ok(Cli { command: Command::Clone(options) }) => Parsed::Clone(options),
+        Ok(Cli { command: Command::Split(split) }) => Parsed::Split(split),
         Err(error) if error.use_stderr() => Parsed::Wrong(error.render().to_string()),
         Err(error) => Parsed::Said(error.render().to_string()),
     }
@@ -188,7 +206,7 @@ mod tests {
         match parse(line.split(' ').map(OsString::from)) {
             Parsed::Relay(options) => options,
             Parsed::Wrong(text) | Parsed::Said(text) => panic!("{text}"),
-            Parsed::Forget(_) | Parsed::Clone(_) => panic!("another command"),
+            Parsed::Forget(_) | Parsed::Clone(_) | Parsed::Split(_) => panic!("another command"),
         }
     }
 

@@ -9,8 +9,14 @@ mod clone_report;
 mod man;
 mod relay_command;
 mod runtime;
+mod split_command;
+mod split_helper;
+mod split_options;
 
+use std::fmt;
 use std::process::ExitCode;
+
+use alarm::Code;
 
 /// `EX_CONFIG` of `sysexits.h`: the configuration is wrong.
 const EXIT_CONFIG: u8 = 78;
@@ -22,13 +28,21 @@ fn main() -> ExitCode {
         cli::Parsed::Relay(options) => relay_command::run(&options),
         cli::Parsed::Forget(forget) => relay_command::forget(&forget),
         cli::Parsed::Clone(options) => clone_command::run(&options),
+        cli::Parsed::Split(split) => split_command::run(&split),
         cli::Parsed::Said(text) => {
             print!("{text}");
             ExitCode::SUCCESS
         }
         cli::Parsed::Wrong(text) => {
-            eprint!("{text}");
+            let coded = format!("error[{}]:", Code::BadCommandLine);
+            eprint!("{}", text.replacen("error:", &coded, 1));
             ExitCode::from(EXIT_USAGE)
         }
     }
+}
+
+/// The last words of a command that failed, and its status.
+fn fail(code: Code, what: fmt::Arguments<'_>) -> ExitCode {
+    eprintln!("error[{code}]: {what}");
+    ExitCode::FAILURE
 }

@@ -55,17 +55,65 @@ const SECTIONS: [Section; 4] = [
     ),
 ];
 
+/// Sections behind the options of `pgherd split`.
+const SPLIT_SECTIONS: [Section; 4] = [
+    (
+        "COMMANDS",
+        &[
+            (
+                "pgherd split finish [-y] [--drop-source] [--skip-checks] [--name NAME]",
+                "Goes on where a split stands: after --until-ready, Ctrl-C, a failure or a kill. With \
+                 --drop-source on a finished split, drops the databases on the source.",
+            ),
+            (
+                "pgherd split undo [-y] [--name NAME]",
+                "Gives the databases back to the source. Before the promotion the new server is removed \
+                 and nothing is lost. After it, what was written on the new server stays there: its \
+                 databases are closed, it is stopped, and its data directory is kept.",
+            ),
+            ("pgherd split status [--name NAME]", "Shows how far the splits are."),
+        ],
+    ),
+    (
+        "EXIT STATUS",
+        &[
+            ("0", "Done, or the plan has nothing that stops it (--plan)."),
+            (
+                "1",
+                "It failed, was stopped, or something would fail. The source is open unless said.",
+            ),
+            ("64", "The command line is wrong."),
+        ],
+    ),
+    (
+        "ENVIRONMENT",
+        &[
+            ("PGPASSWORD, PGPASSFILE", "The password for both servers."),
+            ("XDG_STATE_HOME", "Where the journal is kept, when --state-dir is not given."),
+        ],
+    ),
+    (
+        "FILES",
+        &[(
+            "~/.local/state/pgherd/split/NAME",
+            "The journal of a split, and the configuration, log and state of its relay.",
+        )],
+    ),
+];
+
 /// The pages: name of the file, and text.
 fn pages() -> Vec<(String, String)> {
     let mut pgherd = Cli::command();
     pgherd.build();
     let relay = pgherd.find_subcommand("relay").expect("the command is there");
     let clone = pgherd.find_subcommand("clone").expect("the command is there");
+    let split = pgherd.find_subcommand("split").expect("the command is there");
     let forget = relay.find_subcommand("forget").expect("the command is there");
     vec![
         page(relay.clone(), "pgherd-relay", &SECTIONS, "pgherd-relay-forget(1)"),
         page(forget.clone(), "pgherd-relay-forget", &[], "pgherd-relay(1)"),
         page(clone.clone(), "pgherd-clone", &[], "pgherd-relay(1), pg_basebackup(1)"),
+        page(split.clone(), "pgherd-split", &SPLIT_SECTIONS, "pgherd-relay(1), pg_basebackup(1)"),
     ]
 }
 

@@ -10,9 +10,9 @@ use tracing::info;
 /// # Errors
 ///
 /// What `work` returned, or why the runtime could not start.
-pub(crate) fn run<F>(work: impl FnOnce(CancellationToken) -> F) -> anyhow::Result<()>
+pub(crate) fn run<F, T>(work: impl FnOnce(CancellationToken) -> F) -> anyhow::Result<T>
 where
-    F: Future<Output = anyhow::Result<()>>,
+    F: Future<Output = anyhow::Result<T>>,
 {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     runtime.context("start the runtime")?.block_on(async {

@@ -199,3 +199,39 @@ fn a_beginning_that_is_gone() -> anyhow::Result<()> {
     scene.same(&whole, from)?;
     Ok(())
 }
+
+/// Records of 60 MB in segments of the usual size, and a relay that knows nothing of them:
+/// it looks back over several segments, and the bytes are the same.
+#[test]
+fn records_of_sixty_megabytes() -> anyhow::Result<()> {
+    if !testkit::private::wanted(testkit::Major::V15)? {
+        return Ok(());
+    }
+    const SEGMENT: u64 = 16 * MB;
+    let primary = Cluster::builder(testkit::Major::V15).set("autovacuum", "off").start()?;
+    primary.sql("create database keep")?;
+    primary.sql("create database drop1")?;
+    let start = (primary.switch_wal()? + (SEGMENT - 1)).round_down(SEGMENT);
+    for (database, text) in [("drop1", MARKER), ("keep", "nothing special")] {
+        let repeats = (60 << 20) / text.len();
+        let message = format!("pg_logical_emit_message(true, 'm', repeat('{text}', {repeats}))");
+        primary.sql_in(database, &format!("select {message}; create table t ()"))?;
+    }
+    let end = primary.lsn()?;
+    let relay = Relay::start(binary(), primary.port(), WITHOUT_DROP)?;
+    let server = Server { major: testkit::Major::V15, segment_bytes: SEGMENT, timeline: 1 };
+    let mut scene = Scene { primary, relay, server, start, end };
+
+    let original = client::read(scene.primary.port(), "direct", start, end)?;
+    let whole = scene.read(start)?;
+    let databases = BTreeSet::from([scene.primary.database_oid("drop1")?]);
+    let excluded = Excluded { databases, tablespaces: BTreeSet::new() };
+    let found = compare(scene.server, &original, &whole, &excluded)?;
+    assert!(found.replaced > 1, "{} records were replaced", found.replaced);
+    for segment in [3, 6] {
+        scene.forget()?;
+        scene.same(&whole, start + segment * SEGMENT)?;
+    }
+    assert_eq!(scene.relay.alarms(), Vec::<String>::new());
+    Ok(())
+}

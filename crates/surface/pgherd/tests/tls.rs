@@ -61,8 +61,10 @@ fn libpq_gets_in_with_every_sslmode() -> Result<()> {
         // A name that the certificate does not have, and an authority that did not sign it.
         let other = Authority::new("another authority")?;
         for (what, root) in [("host=ip6-localhost", &authority), ("host=localhost", &other)] {
-            let conninfo =
-                format!("{what} hostaddr=127.0.0.1 sslmode=verify-full sslrootcert={}", root.cert().display());
+            let conninfo = format!(
+                "{what} hostaddr=127.0.0.1 sslmode=verify-full sslrootcert={}",
+                root.cert().display()
+            );
             run_failing(&mut identify(&primary, relay.port(), &conninfo)?)?;
         }
         assert!(relay.program()?.is_running()?);
@@ -119,9 +121,11 @@ fn a_standby_streams_through_tls_and_what_it_gets_is_whole() -> Result<()> {
     let extra = format!("sslmode=verify-full sslrootcert={}", authority.cert().display());
     let rest = Standby::of(&primary).name("rest").via(relay.port()).conninfo("sslmode=disable");
     let rest = rest.start()?;
-    let standby = Standby::of(&primary).name("berlin").via(relay.port()).conninfo(&extra).start()?;
+    let standby =
+        Standby::of(&primary).name("berlin").via(relay.port()).conninfo(&extra).start()?;
     for database in ["kept", "unwanted"] {
-        let load = "create table t as select g, repeat('x', 500) s from generate_series(1, 60000) g";
+        let load =
+            "create table t as select g, repeat('x', 500) s from generate_series(1, 60000) g";
         primary.sql_in(database, load)?;
     }
     standby.wait_replayed(&primary)?;
@@ -161,7 +165,10 @@ fn who_has_to_come_with_tls_is_told_how() -> Result<()> {
     relay.wait_for_line("configuration=\"plain\"", PATIENCE)?;
 
     let refused = run_failing(&mut identify(&primary, port, "sslmode=disable")?)?;
-    assert!(refused.contains("configuration \"rest\" of this pgherd relay requires TLS"), "{refused}");
+    assert!(
+        refused.contains("configuration \"rest\" of this pgherd relay requires TLS"),
+        "{refused}"
+    );
     assert!(refused.contains("sslmode=require"), "{refused}");
     let mut client = Client::connect(port)?;
     client.start(&[("user", "postgres"), ("replication", "true")])?.error("28000")?;
@@ -238,12 +245,20 @@ fn bad_files_are_problems_of_the_configuration() -> Result<()> {
     let open = authority.sign("open", "open", &[])?;
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
     fs::set_permissions(&open.key, mode)?;
+    let wrong = authority.folder().join("wrong.key");
+    fs::copy(&server.cert, &wrong)?;
+    fs::set_permissions(&wrong, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
     let (cert, key) = (server.cert.display(), server.key.display());
     for (section, place, message, hint) in [
         (format!("{{cert: /none.crt, key: {key}}}"), "4:13", "/none.crt: No such file", "path"),
         (format!("{{cert: {cert}}}"), "4:1", "needs both `cert` and `key`", "tls: {cert"),
         (format!("{{cert: {key}, key: {key}}}"), "4:13", "no certificate in the file", "PEM"),
-        (format!("{{key: {cert}, cert: {cert}}}"), "4:12", "no private key", "unencrypted"),
+        (
+            format!("{{key: {}, cert: {cert}}}", wrong.display()),
+            "4:12",
+            "no private key",
+            "unencrypted",
+        ),
         (
             format!("{{key: {}, cert: {cert}}}", other.key.display()),
             "4:12",

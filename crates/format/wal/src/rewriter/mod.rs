@@ -4,10 +4,12 @@
 //! Held back are only headers that are not complete yet: they are not kept here but presented
 //! again by the caller, which makes every step a function of position, state and bytes.
 //!
-//! `records` walks over the records of a page, `weigh` decides about one, `cross` follows
-//! the ones that go over a page border, this file ties them together.
+//! `records` walks over the records of a page, `plain` fast over the commonest ones, `weigh`
+//! decides about one, `cross` follows the ones that go over a page border, this file ties them
+//! together.
 
 mod cross;
+mod plain;
 mod records;
 mod weigh;
 
@@ -154,7 +156,7 @@ impl Rewriter {
     /// The first [`Fed::done`] bytes are final: forward them, and present the rest again with
     /// more bytes behind it. Cut anywhere, the same WAL gives the same bytes and events.
     ///
-    /// Cost: about 10 ns for a short record that passes, 15 ns for one that is replaced, and
+    /// Cost: about 7 ns for a short record that passes, 12 ns for one that is replaced, and
     /// memory speed for long ones.
     ///
     /// # Errors

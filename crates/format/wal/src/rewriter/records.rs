@@ -1,4 +1,4 @@
-//! The hot loop: the records that start on one page.
+//! The records that start on one page.
 
 use super::cross::Gathered;
 use super::weigh::Weighed;
@@ -11,7 +11,7 @@ use crate::record::{HEADER_BYTES, Header};
 use crate::span::SpanFate;
 
 /// `MAXIMUM_ALIGNOF`: records start at multiples of it.
-const ALIGN: usize = 8;
+pub(super) const ALIGN: usize = 8;
 
 /// What became of the record at the position.
 enum Seen {
@@ -41,6 +41,11 @@ impl Rewriter {
         let window = (PAGE - self.page_offset()).min(rest.len());
         let mut moved = 0;
         while moved < window {
+            let page = rest.get_mut(..window).unwrap_or_default();
+            moved = self.plain_records(page, base, moved, judge);
+            if moved == window {
+                break;
+            }
             self.at = base + moved as u64;
             let Some(record) = rest.get_mut(moved..window) else { break };
             match self.record(record, judge)? {

@@ -1,0 +1,171 @@
+//! Closing databases on the source, and opening them again.
+
+use std::time::{Duration, Instant};
+
+use crate::error::Side;
+use crate::journal::{Database, Step};
+use crate::server::Session;
+use crate::split::Split;
+use crate::{Error, Helper, sql};
+
+/// How long sessions may take to end.
+const END_TIMEOUT: Duration = Duration::from_secs(30);
+/// Between two looks.
+const INTERVAL: Duration = Duration::from_millis(2);
+/// How long opening again is tried.
+const REOPEN_TIMEOUT: Duration = Duration::from_secs(60);
+const REOPEN_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Sessions that are still starting hold locks, on their database and in it, and appear in
+/// `pg_stat_activity` before they let them go. Who starts later finds the database closed.
+/// 1262 is `pg_database`.
+const STARTING: &str = "select distinct pid from pg_locks where pid <> all($2) and ( \
+     (locktype = 'object' and classid = 1262 and objid = any($1) and database = 0 \
+         and mode <> 'AccessShareLock') or database = any($1)) \
+     and pid not in (select pid from pg_stat_activity where backend_type = 'autovacuum worker')";
+/// Autovacuum comes to closed databases too, and writes nothing that anybody could miss.
+const CONNECTED: &str = "select count(*) from pg_stat_activity where datid = any($1) \
+     and pid <> all($2) and backend_type <> 'autovacuum worker'";
+const OPEN: &str = "select count(*) from pg_database where oid = any($1) and datallowconn";
+const TERMINATE: &str = "select count(pg_terminate_backend(pid)) from pg_stat_activity \
+     where datid = any($1) and pid <> all($2) and backend_type <> 'autovacuum worker'";
+
+/// Sets `datallowconn` of several databases at once, whatever they are called now.
+pub(crate) async fn allow(
+    session: &Session,
+    databases: &[&Database],
+    open: bool,
+) -> Result<(), Error> {
+    let oids: Vec<u32> = databases.iter().map(|database| database.oid).collect();
+    let names = "select datname::text from pg_database where oid = any($1) and datallowconn <> $2";
+    let names: Vec<String> = session.column("list databases", names, &[&oids, &open]).await?;
+    let mut sql = "begin;".to_owned();
+    for name in &names {
+        let name = sql::name(name);
+        sql.push_str(&format!("alter database {name} with allow_connections {open};"));
+    }
+    sql.push_str("commit");
+    let action = if open { "open the databases" } else { "close the databases" };
+    let done = session.run(action, &sql).await;
+    if done.is_err() {
+        session.run("end the transaction", "rollback").await.ok();
+    }
+    done
+}
+
+/// Ends the sessions in databases that are closed, but for those of `own`, until none is left.
+pub(crate) async fn end_sessions<H: Helper>(
+    split: &Split<'_, H>,
+    session: &Session,
+    oids: &[u32],
+    own: &[i32],
+) -> Result<(), Error> {
+    let since = Instant::now();
+    let mut starting: Vec<i32> =
+        session.column("look for sessions", STARTING, &[&oids, &own]).await?;
+    loop {
+        session.rows("end sessions", TERMINATE, &[&oids, &own]).await?;
+        if !starting.is_empty() {
+            let now = session.column("look for sessions", STARTING, &[&oids, &own]).await?;
+            starting.retain(|pid| now.contains(pid));
+        }
+        let connected: i64 = session.one("look for sessions", CONNECTED, &[&oids, &own]).await?;
+        if starting.is_empty() && connected == 0 {
+            return Ok(());
+        }
+        if since.elapsed() > END_TIMEOUT {
+            return Err(Error::Late {
+                what: format!("the end of sessions in the moved databases: {connected} are left"),
+                secs: END_TIMEOUT.as_secs(),
+            });
+        }
+        split.pause(INTERVAL).await?;
+    }
+}
+
+/// Whether nobody has opened the databases again, and nobody is in but `own`.
+pub(crate) async fn ensure_closed(
+    session: &Session,
+    oids: &[u32],
+    own: &[i32],
+) -> Result<(), Error> {
+    let open: i64 = session.one("look at the databases", OPEN, &[&oids]).await?;
+    let connected: i64 = session.one("look for sessions", CONNECTED, &[&oids, &own]).await?;
+    if open + connected == 0 {
+        return Ok(());
+    }
+    Err(Error::unfit("somebody opened a moved database on the source during the cut"))
+}
+
+impl<H: Helper> Split<'_, H> {
+    /// What was open before.
+    pub(crate) fn opened_before(&self) -> Vec<&Database> {
+        self.journal.record.databases.iter().filter(|it| it.open).collect()
+    }
+
+    /// Opens the databases on the source again, whatever stopped the cut.
+    pub(crate) async fn reopen(&mut self) -> Result<(), Error> {
+        let since = Instant::now();
+        loop {
+            let opened = async {
+                let source = self.source().await?;
+                allow(&source, &self.opened_before(), true).await
+            };
+            match opened.await {
+                Ok(()) => break,
+                Err(error) if since.elapsed() > REOPEN_TIMEOUT => {
+                    return Err(Error::unfit(format!(
+                        "the moved databases are closed on the source, and cannot be opened: {error}; \
+                         `pgherd split undo` tries again"
+                    )));
+                }
+                Err(_may_pass) => tokio::time::sleep(REOPEN_INTERVAL).await,
+            }
+        }
+        self.journal.took_back()?;
+        self.helper.say("the databases are open on the source again");
+        Ok(())
+    }
+
+    /// A run that was killed in the cut, before the promotion, left them closed.
+    pub(crate) async fn reopen_after_a_kill(&mut self) -> Result<(), Error> {
+        if self.is_begun(Step::SourceClosed) || self.is_begun(Step::Drained) {
+            self.reopen().await?;
+        }
+        Ok(())
+    }
+
+    /// The names and OIDs of what is moved have to be what they were.
+    pub(crate) async fn check_names(&self, source: &Session) -> Result<(), Error> {
+        let identifier: i64 = source
+            .one("identify", "select system_identifier from pg_control_system()", &[])
+            .await?;
+        if identifier != self.journal.record.system_identifier {
+            return Err(Error::unfit("another server is where the source was"));
+        }
+        let standby: bool = source.one("identify", "select pg_is_in_recovery()", &[]).await?;
+        if standby {
+            return Err(Error::unfit("the source has become a standby"));
+        }
+        let oids = self.journal.record.oids();
+        let sql = "select oid, datname::text from pg_database where oid = any($1)";
+        let rows = source.rows("list databases", sql, &[&oids]).await?;
+        for database in &self.journal.record.databases {
+            let mut name = None;
+            for row in &rows {
+                if source.value::<u32>(row, 0)? == database.oid {
+                    name = Some(source.value::<String>(row, 1)?);
+                }
+            }
+            if name.as_deref() != Some(&database.name) {
+                return Err(Error::unfit(format!(
+                    "database {} was {} on the {} since the split began: undo it and begin anew",
+                    database.name,
+                    name.map_or("dropped".to_owned(), |name| format!("renamed to {name}")),
+                    Side::Source,
+                )));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,106 @@
+//! Dropping the moved databases on the source, when they are not needed there any more.
+
+use crate::close::end_sessions;
+use crate::error::Side;
+use crate::journal::{Database, Step};
+use crate::server::Session;
+use crate::split::Split;
+use crate::{Error, Helper, sql};
+
+/// What a subscription has in shared catalogs: the target's copy of it goes on.
+const FORGET_SUBSCRIPTIONS: &str = "with gone as (delete from pg_subscription where subdbid = $1 returning oid), \
+     owners as (delete from pg_shdepend where classid = 'pg_subscription'::regclass and objid in (select oid from gone)) \
+     select count(pg_replication_origin_drop(roname)) from pg_replication_origin \
+     where roname in (select 'pg_' || oid from gone)";
+
+impl<H: Helper> Split<'_, H> {
+    /// Drops the moved databases on the source.
+    ///
+    /// # Errors
+    ///
+    /// When the split is not finished, or a database is not as the split left it.
+    pub async fn drop_source(&mut self) -> Result<(), Error> {
+        if !self.is_done(Step::Finished) || self.is_begun(Step::Undone) {
+            return Err(Error::unfit("only a finished split can drop the databases on the source"));
+        }
+        if self.is_done(Step::SourceDropped) {
+            return Ok(());
+        }
+        self.journal.begin_step(Step::SourceDropped)?;
+        let source = self.source().await?;
+        for database in self.journal.record.databases.clone() {
+            self.drop_one(&source, &database).await?;
+        }
+        self.journal.done(Step::SourceDropped)?;
+        self.helper.say(&format!("dropped on the source: {}", self.journal.record.names()));
+        Ok(())
+    }
+
+    async fn drop_one(&self, source: &Session, database: &Database) -> Result<(), Error> {
+        let known = "select datname::text, datallowconn, datistemplate, datconnlimit from pg_database where oid = $1";
+        let rows = source.rows("look for a database", known, &[&database.oid]).await?;
+        let Some(row) = rows.first() else { return Ok(()) };
+        let name: String = source.value(row, 0)?;
+        let quoted = sql::name(&name);
+        // Open for superusers only: a run that was killed below.
+        let is_ours = source.value::<i32>(row, 3)? == 0;
+        if source.value(row, 1)? && !is_ours {
+            return Err(Error::unfit(format!(
+                "database {name} was opened on the source: it is not dropped"
+            )));
+        }
+        let sql = "select slot_name::text from pg_replication_slots where datoid = $1";
+        for slot in source.column::<String>("list slots", sql, &[&database.oid]).await? {
+            let sql = "select pg_drop_replication_slot($1::text::name)";
+            source.rows("drop a logical slot", sql, &[&slot]).await?;
+        }
+        source.rows("forget subscriptions", FORGET_SUBSCRIPTIONS, &[&database.oid]).await?;
+        if source.value(row, 2)? {
+            source
+                .run("drop a database", &format!("alter database {quoted} with is_template false"))
+                .await?;
+        }
+        let sql = "select gid from pg_prepared_xacts where database = $1";
+        let prepared: Vec<String> =
+            source.column("list prepared transactions", sql, &[&name]).await?;
+        if !prepared.is_empty() {
+            self.roll_back_on_source(source, database.oid, &name, &prepared).await?;
+        }
+        source.run("drop a database", &format!("drop database {quoted}")).await
+    }
+
+    /// The target has its own copies of these. Nobody but a superuser gets in meanwhile, and for
+    /// him it is read-only.
+    async fn roll_back_on_source(
+        &self,
+        source: &Session,
+        oid: u32,
+        name: &str,
+        prepared: &[String],
+    ) -> Result<(), Error> {
+        let quoted = sql::name(name);
+        let only_us = format!(
+            "begin; alter database {quoted} with connection limit 0; \
+             alter database {quoted} set default_transaction_read_only = on; \
+             alter database {quoted} with allow_connections true; commit"
+        );
+        source.run("let ourselves in", &only_us).await?;
+        let rolled_back: Result<(), Error> = async {
+            let inside = self.journal.record.source.connect(Side::Source, name).await?;
+            for gid in prepared {
+                let roll_back = format!("rollback prepared {}", sql::text(gid));
+                inside.run("roll a prepared transaction back", &roll_back).await?;
+            }
+            Ok(())
+        }
+        .await;
+        source
+            .run(
+                "close the database",
+                &format!("alter database {quoted} with allow_connections false"),
+            )
+            .await?;
+        rolled_back?;
+        end_sessions(self, source, &[oid], &[]).await
+    }
+}

@@ -1,0 +1,413 @@
+//! What was decided and what was done, so that another process can continue.
+//!
+//! One [`state::Document`], replaced at each change. What undoing needs is written before it is
+//! done. Nothing here is a guess: what can be looked up on a server or in a folder is looked up.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
+use pgtypes::Lsn;
+use serde::{Deserialize, Serialize};
+use state::{Document, Lock};
+
+use crate::error::io;
+use crate::{Error, Login, Owner};
+
+/// The form of the file that this version reads and writes.
+const FORMAT: u32 = 1;
+/// The folder of all splits, in the state folder.
+const FOLDER: &str = "split";
+const FILE: &str = "journal";
+const LOCK: &str = "lock";
+/// The relay's own state.
+pub(crate) const RELAY_STATE: &str = "relay";
+/// What it prints.
+pub(crate) const RELAY_LOG: &str = "relay.log";
+
+/// What a split consists of, in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Step {
+    /// Somebody said yes to the plan.
+    Planned,
+    /// The relay runs, on a port that stays.
+    RelayStarted,
+    /// The clone is there, and its slot.
+    Cloned,
+    /// The target runs as a standby.
+    TargetStarted,
+    /// It has caught up.
+    CaughtUp,
+    /// Begun: databases may be closed on the source. Done: they are, and nobody is left.
+    SourceClosed,
+    /// The target has replayed everything of them.
+    Drained,
+    /// Begun: the target may be a server of its own; there is no way back but undoing.
+    Promoted,
+    /// The databases are open on the target.
+    Opened,
+    /// The other databases are dropped on the target.
+    Dropped,
+    /// What was only for the standby is gone, the slot and the relay too.
+    Settled,
+    /// The databases were looked through.
+    Checked,
+    /// All is done.
+    Finished,
+    /// The databases are dropped on the source.
+    SourceDropped,
+    /// Everything goes back, or has gone.
+    Undone,
+}
+
+impl Step {
+    /// Its name in the journal.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Planned => "planned",
+            Self::RelayStarted => "relay_started",
+            Self::Cloned => "cloned",
+            Self::TargetStarted => "target_started",
+            Self::CaughtUp => "caught_up",
+            Self::SourceClosed => "source_closed",
+            Self::Drained => "drained",
+            Self::Promoted => "promoted",
+            Self::Opened => "opened",
+            Self::Dropped => "dropped",
+            Self::Settled => "settled",
+            Self::Checked => "checked",
+            Self::Finished => "finished",
+            Self::SourceDropped => "source_dropped",
+            Self::Undone => "undone",
+        }
+    }
+}
+
+/// A database.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Database {
+    /// Its OID, the same on both sides.
+    pub oid: u32,
+    /// Its name.
+    pub name: String,
+    /// `datallowconn` before it was closed.
+    pub open: bool,
+}
+
+/// A split, as it is written down.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    pub(crate) format: u32,
+    /// The source.
+    pub source: Login,
+    /// The database of the source that our sessions are in; not one that is moved.
+    pub control: String,
+    pub(crate) system_identifier: i64,
+    pub(crate) major: String,
+    /// What is moved.
+    pub databases: Vec<Database>,
+    /// The new data directory.
+    pub target: PathBuf,
+    /// The new port.
+    pub port: u16,
+    pub(crate) bin_dir: PathBuf,
+    pub(crate) owner: Option<Owner>,
+    pub(crate) mapping: Vec<(PathBuf, PathBuf)>,
+    pub(crate) unmapped: Vec<PathBuf>,
+    pub(crate) relay_port: u16,
+    pub(crate) relay_pid: Option<u32>,
+    pub(crate) slot: String,
+    /// `application_name` of the clone and the standby.
+    pub(crate) client: String,
+    /// Tablespaces in which no database had anything from the beginning.
+    pub(crate) empty_tablespaces: Vec<u32>,
+    /// Milliseconds since 1970 at which the first database was closed.
+    pub(crate) closed_at_millis: Option<u64>,
+    /// Where the WAL ends that the target needed.
+    pub(crate) cut: Option<String>,
+    /// What is left out, as the target's catalog had it before it was opened.
+    pub(crate) left_out: Vec<Database>,
+    /// Databases that were left out and got a folder, so that somebody can connect.
+    pub(crate) stubs: Vec<u32>,
+    /// How long the databases took no writes.
+    pub downtime_millis: Option<u64>,
+    begun: BTreeSet<Step>,
+    done: BTreeSet<Step>,
+}
+
+impl Record {
+    pub(crate) fn new(parts: Begin) -> Self {
+        Self {
+            format: FORMAT,
+            source: parts.source,
+            control: parts.control,
+            system_identifier: parts.system_identifier,
+            major: parts.major,
+            databases: parts.databases,
+            target: parts.target,
+            port: parts.port,
+            bin_dir: parts.bin_dir,
+            owner: parts.owner,
+            mapping: parts.mapping,
+            unmapped: parts.unmapped,
+            relay_port: 0,
+            relay_pid: None,
+            slot: parts.slot,
+            client: parts.client,
+            empty_tablespaces: parts.empty_tablespaces,
+            closed_at_millis: None,
+            cut: None,
+            left_out: Vec::new(),
+            stubs: Vec::new(),
+            downtime_millis: None,
+            begun: BTreeSet::new(),
+            done: BTreeSet::new(),
+        }
+    }
+
+    /// Whether a step was done.
+    #[must_use]
+    pub fn is_done(&self, step: Step) -> bool {
+        self.done.contains(&step)
+    }
+
+    /// Whether a step was begun at least.
+    #[must_use]
+    pub fn is_begun(&self, step: Step) -> bool {
+        self.begun.contains(&step) || self.is_done(step)
+    }
+
+    /// The last step that was done.
+    #[must_use]
+    pub fn last(&self) -> Option<Step> {
+        self.done.last().copied()
+    }
+
+    pub(crate) fn oids(&self) -> Vec<u32> {
+        self.databases.iter().map(|database| database.oid).collect()
+    }
+
+    pub(crate) fn cut(&self) -> Option<Lsn> {
+        self.cut.as_ref()?.parse().ok()
+    }
+
+    /// The names of what is moved, for people.
+    #[must_use]
+    pub fn names(&self) -> String {
+        let names: Vec<_> = self.databases.iter().map(|it| it.name.as_str()).collect();
+        names.join(", ")
+    }
+}
+
+/// What is known when a split begins.
+pub(crate) struct Begin {
+    pub(crate) source: Login,
+    pub(crate) control: String,
+    pub(crate) system_identifier: i64,
+    pub(crate) major: String,
+    pub(crate) databases: Vec<Database>,
+    pub(crate) target: PathBuf,
+    pub(crate) port: u16,
+    pub(crate) bin_dir: PathBuf,
+    pub(crate) owner: Option<Owner>,
+    pub(crate) mapping: Vec<(PathBuf, PathBuf)>,
+    pub(crate) unmapped: Vec<PathBuf>,
+    pub(crate) slot: String,
+    pub(crate) client: String,
+    pub(crate) empty_tablespaces: Vec<u32>,
+}
+
+/// The journal of one split, which this process alone may change.
+#[derive(Debug)]
+pub(crate) struct Journal {
+    pub(crate) folder: PathBuf,
+    pub(crate) record: Record,
+    document: Document,
+    _lock: Lock,
+}
+
+impl Journal {
+    /// Begins a split under `name`.
+    pub(crate) fn begin(state_dir: &Path, name: &str, record: Record) -> Result<Self, Error> {
+        let folder = folder_of(state_dir, name);
+        let mut builder = fs::DirBuilder::new();
+        builder.recursive(true).mode(0o700).create(&folder).map_err(io("make", &folder))?;
+        let lock = Lock::take(folder.join(LOCK))?;
+        // What an undone split of this name left: its relay decided for other databases.
+        for left in [RELAY_STATE, RELAY_LOG] {
+            remove(&folder.join(left))?;
+        }
+        let document = Document::new(folder.join(FILE));
+        let mut journal = Self { folder, record, document, _lock: lock };
+        journal.done(Step::Planned)?;
+        Ok(journal)
+    }
+
+    /// Continues the split of this name; `None` when there is none.
+    pub(crate) fn open(state_dir: &Path, name: &str) -> Result<Option<Self>, Error> {
+        let folder = folder_of(state_dir, name);
+        if !folder.is_dir() {
+            return Ok(None);
+        }
+        let lock = Lock::take(folder.join(LOCK))?;
+        let document = Document::new(folder.join(FILE));
+        let Some(record) = read(&document)? else { return Ok(None) };
+        Ok(Some(Self { folder, record, document, _lock: lock }))
+    }
+
+    /// Writes that a step begins.
+    pub(crate) fn begin_step(&mut self, step: Step) -> Result<(), Error> {
+        self.record.begun.insert(step);
+        self.save()?;
+        fail_point("begun", step);
+        Ok(())
+    }
+
+    /// Writes that a step is done.
+    pub(crate) fn done(&mut self, step: Step) -> Result<(), Error> {
+        fail_point("doing", step);
+        self.record.begun.insert(step);
+        self.record.done.insert(step);
+        self.save()?;
+        fail_point("done", step);
+        Ok(())
+    }
+
+    /// Writes that the cut did not happen: the databases are open on the source.
+    pub(crate) fn took_back(&mut self) -> Result<(), Error> {
+        for step in [Step::SourceClosed, Step::Drained] {
+            self.record.begun.remove(&step);
+            self.record.done.remove(&step);
+        }
+        self.record.closed_at_millis = None;
+        self.record.cut = None;
+        self.save()
+    }
+
+    pub(crate) fn save(&self) -> Result<(), Error> {
+        let text = serde_json::to_string(&self.record);
+        // Paths that are not UTF-8.
+        let text = text.map_err(|error| Error::unfit(format!("the journal: {error}")))?;
+        Ok(self.document.save(&text)?)
+    }
+}
+
+fn read(document: &Document) -> Result<Option<Record>, Error> {
+    let Some(text) = document.load()? else { return Ok(None) };
+    let format = |reason: String| Error::Format { path: document.path().to_owned(), reason };
+    let record: Record = serde_json::from_str(&text).map_err(|error| format(error.to_string()))?;
+    if record.format != FORMAT {
+        return Err(format(format!("it has form {}, and this is {FORMAT}", record.format)));
+    }
+    Ok(Some(record))
+}
+
+/// Removes a file, or a folder with all that is in it.
+pub(crate) fn remove(path: &Path) -> Result<(), Error> {
+    let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    match removed {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(io("remove", path)(error)),
+        _ => Ok(()),
+    }
+}
+
+fn folder_of(state_dir: &Path, name: &str) -> PathBuf {
+    state_dir.join(FOLDER).join(name)
+}
+
+/// The names of the splits in a state folder.
+///
+/// # Errors
+///
+/// [`Error::Io`]
+pub fn names_in(state_dir: &Path) -> Result<Vec<String>, Error> {
+    let folder = state_dir.join(FOLDER);
+    let entries = match fs::read_dir(&folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(io("read", &folder)(error)),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(io("read", &folder))?;
+        if entry.path().join(FILE).exists() {
+            names.push(entry.file_name().to_string_lossy().into_owned());
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// What is written of a split, without taking its lock: for a look only.
+///
+/// # Errors
+///
+/// [`Error::State`] and [`Error::Format`].
+pub fn summary(state_dir: &Path, name: &str) -> Result<Option<Record>, Error> {
+    read(&Document::new(folder_of(state_dir, name).join(FILE)))
+}
+
+/// Kills this process at a step, for tests of continuing: `PGHERD_SPLIT_KILL=begun:promoted`.
+/// Not in optimised builds.
+#[cfg(debug_assertions)]
+pub(crate) fn fail_point(when: &str, step: Step) {
+    let at = format!("{when}:{}", step.name());
+    if std::env::var("PGHERD_SPLIT_KILL").is_ok_and(|wanted| wanted == at) {
+        let itself = rustix::process::getpid();
+        rustix::process::kill_process(itself, rustix::process::Signal::KILL).ok();
+        // It arrives at the latest when this call returns.
+        std::thread::park();
+    }
+}
+
+#[cfg(not(debug_assertions))]
+pub(crate) const fn fail_point(_when: &str, _step: Step) {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record() -> Record {
+        let (source, _) = Login::parse("host=h user=u").unwrap();
+        Record::new(Begin {
+            source,
+            control: "postgres".into(),
+            system_identifier: 7,
+            major: "15".into(),
+            databases: vec![Database { oid: 5, name: "a\"b'ü ".into(), open: true }],
+            target: "/t".into(),
+            port: 1,
+            bin_dir: "/b".into(),
+            owner: None,
+            mapping: vec![("/a".into(), "/b".into())],
+            unmapped: Vec::new(),
+            slot: "s".into(),
+            client: "c".into(),
+            empty_tablespaces: vec![1],
+        })
+    }
+
+    #[test]
+    fn steps_are_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut journal = Journal::begin(folder.path(), "x", record()).unwrap();
+        journal.begin_step(Step::SourceClosed).unwrap();
+        assert!(Journal::open(folder.path(), "x").is_err(), "the lock is held");
+        let kept = journal.record.clone();
+        drop(journal);
+        let mut journal = Journal::open(folder.path(), "x").unwrap().unwrap();
+        assert_eq!(journal.record, kept);
+        assert!(kept.is_begun(Step::SourceClosed) && !kept.is_done(Step::SourceClosed));
+        journal.done(Step::SourceClosed).unwrap();
+        journal.took_back().unwrap();
+        let seen = summary(folder.path(), "x").unwrap().unwrap();
+        assert_eq!(seen.last(), Some(Step::Planned));
+        assert!(!seen.is_begun(Step::SourceClosed));
+        assert_eq!(names_in(folder.path()).unwrap(), ["x"]);
+        assert!(Journal::open(folder.path(), "y").unwrap().is_none());
+    }
+}

@@ -1,0 +1,173 @@
+//! What this machine says about a split: programs, folders, room, the port.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use crate::plan::{Facts, Findings, Tablespace, list, size};
+use crate::{Options, Programs};
+
+/// What a clone holds beside its databases: shared catalogs, templates, and WAL, in bytes.
+const REST_BYTES: u64 = 256 << 20;
+
+pub(crate) fn judge(facts: &Facts, options: &Options, findings: &mut Findings) -> Option<Programs> {
+    let programs = programs(facts, options, findings);
+    if let Some(programs) = &programs {
+        libraries(facts, programs, findings);
+    }
+    folder(&options.target, "target", "the data directory", findings);
+    for tablespace in &facts.tablespaces {
+        place(tablespace, options, findings);
+    }
+    for (old, _) in &options.mapping {
+        if !facts.tablespaces.iter().any(|it| it.location.as_ref() == Some(old)) {
+            findings.stop("tablespaces", format!("no tablespace is at {}", old.display()));
+        }
+    }
+    room(facts, options, findings);
+    port(facts, options, findings);
+    programs
+}
+
+fn programs(facts: &Facts, options: &Options, findings: &mut Findings) -> Option<Programs> {
+    let programs = match Programs::find(facts.major, options.bin_dir.as_deref()) {
+        Ok(programs) => programs,
+        Err(error) => {
+            findings.stop("programs", error.to_string());
+            return None;
+        }
+    };
+    let text = format!("PostgreSQL {} in {}", programs.version, programs.folder.display());
+    let older = |minor: i32| minor < facts.version_number % 10_000;
+    let minor = programs.version.split('.').nth(1).and_then(|minor| minor.parse().ok());
+    if minor.is_some_and(older) {
+        findings.warn("programs", format!("{text}: older than the source"));
+    } else {
+        findings.ok("programs", text);
+    }
+    Some(programs)
+}
+
+fn libraries(facts: &Facts, programs: &Programs, findings: &mut Findings) {
+    if facts.libraries.is_empty() {
+        return;
+    }
+    let Some(folder) = programs.libraries() else {
+        let names = list(facts.libraries.iter().map(String::as_str));
+        findings.warn(
+            "libraries",
+            format!("{names}: cannot tell where the target would look for them"),
+        );
+        return;
+    };
+    let missing: Vec<_> =
+        facts.libraries.iter().filter(|it| !library_exists(&folder, it)).collect();
+    if missing.is_empty() {
+        findings.ok("libraries", list(facts.libraries.iter().map(String::as_str)));
+    } else {
+        let names = list(missing.iter().map(|it| it.as_str()));
+        findings.stop("libraries", format!("not in {}: {names}", folder.display()));
+    }
+}
+
+/// `expand_dynamic_library_name` (dfmgr.c), as far as it looks into the one folder.
+fn library_exists(folder: &Path, name: &str) -> bool {
+    let path = match name.strip_prefix("$libdir/") {
+        Some(name) => folder.join(name),
+        // An absolute one replaces the folder.
+        None => folder.join(name),
+    };
+    let with = |ending: &str| {
+        let mut path = path.clone().into_os_string();
+        path.push(ending);
+        PathBuf::from(path).exists()
+    };
+    path.is_file() || with(".so") || with(".dylib")
+}
+
+/// Absent or empty, below a folder that is there.
+fn folder(path: &Path, about: &'static str, what: &str, findings: &mut Findings) {
+    let shown = path.display();
+    match fs::read_dir(path) {
+        Ok(mut entries) => {
+            match entries.find(|it| it.as_ref().is_ok_and(|it| it.file_name() != ".pgherd-clone")) {
+                None => findings.ok(about, format!("{shown}: {what}")),
+                Some(_) => findings.stop(about, format!("{shown} is not empty")),
+            }
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            findings.ok(about, format!("{shown}: {what}"));
+        }
+        Err(error) => findings.stop(about, format!("{shown}: {error}")),
+    }
+}
+
+fn place(tablespace: &Tablespace, options: &Options, findings: &mut Findings) {
+    let Some(location) = &tablespace.location else { return };
+    let place = options.place_of(location);
+    let is_free = |path: &Path| {
+        fs::read_dir(path).map_or_else(
+            |error| error.kind() == ErrorKind::NotFound,
+            |mut entries| entries.next().is_none(),
+        )
+    };
+    if place == *location && !is_free(&place) {
+        let text = format!(
+            "{} is at {place}, which is in use here: --tablespace-mapping {place}=NEW",
+            tablespace.name,
+            place = place.display(),
+        );
+        findings.stop("tablespaces", text);
+    } else {
+        folder(&place, "tablespaces", &format!("tablespace {}", tablespace.name), findings);
+    }
+}
+
+/// Looks at each file system once.
+fn room(facts: &Facts, options: &Options, findings: &mut Findings) {
+    let location = |oid: u32| {
+        let found = facts.tablespaces.iter().find(|it| it.oid == oid);
+        found.and_then(|it| it.location.as_ref()).map(|it| options.place_of(it))
+    };
+    let mut needed: BTreeMap<u64, (PathBuf, u64)> = BTreeMap::new();
+    let mut need = |path: PathBuf, bytes: u64| {
+        let place = existing(&path).to_owned();
+        let Ok(device) = fs::metadata(&place).map(|it| it.dev()) else { return };
+        needed.entry(device).or_insert((place, 0)).1 += bytes;
+    };
+    need(options.target.clone(), REST_BYTES);
+    for held in &facts.held {
+        need(location(held.tablespace).unwrap_or_else(|| options.target.clone()), held.bytes);
+    }
+    for (place, bytes) in needed.into_values() {
+        let Ok(room) = rustix::fs::statvfs(&place) else { continue };
+        let free = room.f_bavail.saturating_mul(room.f_frsize);
+        let text = format!("{}: {} needed, {} free", place.display(), size(bytes), size(free));
+        if free < bytes {
+            findings.stop("disk", text);
+        } else if free / 5 < bytes / 4 {
+            findings.warn("disk", text);
+        } else {
+            findings.ok("disk", text);
+        }
+    }
+}
+
+/// `path`, or the first folder above it that exists.
+fn existing(path: &Path) -> &Path {
+    path.ancestors().find(|it| it.exists()).unwrap_or(Path::new("/"))
+}
+
+fn port(facts: &Facts, options: &Options, findings: &mut Findings) {
+    let port = options.port;
+    match TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)) {
+        Ok(_free) => findings.ok("port", format!("{port} is free")),
+        Err(_taken) if facts.setting("port") == port.to_string() => {
+            findings.stop("port", format!("{port} is the source's own"));
+        }
+        Err(error) => findings.stop("port", format!("{port}: {error}")),
+    }
+}

@@ -1,0 +1,202 @@
+//! The story of a split: its steps, in order, each begun and done in the journal.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tasks::CancellationToken;
+
+use crate::error::Side;
+use crate::journal::{Journal, Record, Step};
+use crate::server::Session;
+use crate::{CloneFailure, CloneOrder, Error, Helper, Plan, relay};
+
+/// What a run came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The target has caught up and waits for `finish`.
+    Ready,
+    /// All is done.
+    Finished,
+}
+
+/// A split that this process works on; nobody else can meanwhile.
+#[derive(Debug)]
+pub struct Split<'a, H> {
+    pub(crate) journal: Journal,
+    pub(crate) helper: &'a H,
+    pub(crate) stop: CancellationToken,
+    /// Whether the moved databases are looked through in the end.
+    pub(crate) checks: bool,
+}
+
+impl<'a, H: Helper> Split<'a, H> {
+    /// Begins what was planned, under `name`.
+    ///
+    /// # Errors
+    ///
+    /// When the plan must not be carried out, or the state folder cannot be used.
+    pub fn begin(
+        plan: &Plan,
+        state_dir: &Path,
+        name: &str,
+        helper: &'a H,
+        stop: CancellationToken,
+    ) -> Result<Self, Error> {
+        let record = plan.record(name)?;
+        let journal = Journal::begin(state_dir, name, record)?;
+        Ok(Self { journal, helper, stop, checks: true })
+    }
+
+    /// Continues the split `name`; `None` when there is none.
+    ///
+    /// # Errors
+    ///
+    /// When another process works on it, or its journal cannot be read.
+    pub fn open(
+        state_dir: &Path,
+        name: &str,
+        helper: &'a H,
+        stop: CancellationToken,
+    ) -> Result<Option<Self>, Error> {
+        let journal = Journal::open(state_dir, name)?;
+        Ok(journal.map(|journal| Self { journal, helper, stop, checks: true }))
+    }
+
+    /// Leaves the last look at the moved databases out.
+    pub fn skip_checks(&mut self) {
+        self.checks = false;
+    }
+
+    /// What is written down.
+    #[must_use]
+    pub fn record(&self) -> &Record {
+        &self.journal.record
+    }
+
+    /// Goes on from wherever it stands: to the end, or until the target has caught up.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`]; before the promotion the source is open then, and this can be called again.
+    pub async fn run(&mut self, until_ready: bool) -> Result<Outcome, Error> {
+        if self.is_begun(Step::Undone) {
+            return Err(Error::unfit(
+                "this split was undone, or is being undone: `pgherd split undo` ends that",
+            ));
+        }
+        if !self.is_begun(Step::Promoted) {
+            self.reopen_after_a_kill().await?;
+            self.make_ready().await?;
+            if until_ready {
+                return Ok(Outcome::Ready);
+            }
+        }
+        let counts = self.cut_over().await?;
+        self.tidy().await?;
+        self.settle().await?;
+        self.look_through(counts).await?;
+        if !self.is_done(Step::Finished) {
+            self.journal.done(Step::Finished)?;
+        }
+        Ok(Outcome::Finished)
+    }
+
+    /// Clone, standby, caught up.
+    async fn make_ready(&mut self) -> Result<(), Error> {
+        self.ensure_relay().await?;
+        if !self.is_done(Step::Cloned) {
+            self.clone_source().await?;
+        }
+        if !self.is_done(Step::TargetStarted) {
+            self.journal.begin_step(Step::TargetStarted)?;
+            self.configure_standby().await?;
+            self.ensure_target().await?;
+            self.journal.done(Step::TargetStarted)?;
+        }
+        self.ensure_target().await?;
+        self.catch_up().await?;
+        if !self.is_done(Step::CaughtUp) {
+            self.journal.done(Step::CaughtUp)?;
+        }
+        Ok(())
+    }
+
+    async fn clone_source(&mut self) -> Result<(), Error> {
+        let target = self.journal.record.target.clone();
+        // The last thing that a clone makes, when all else is there.
+        let is_whole = || target.join("PG_VERSION").exists();
+        if !(self.is_begun(Step::Cloned) && is_whole()) {
+            self.journal.begin_step(Step::Cloned)?;
+            let passfile = self.passfile_for_clone()?;
+            let order = self.clone_order(passfile.clone())?;
+            let made = self.helper.clone(order, self.stop.clone()).await;
+            if let Some(passfile) = passfile {
+                std::fs::remove_file(&passfile).ok();
+            }
+            made.map_err(|failure| match failure {
+                CloneFailure::Stopped => Error::Stopped,
+                CloneFailure::Failed(reason) => Error::Clone(reason),
+            })?;
+        }
+        self.journal.done(Step::Cloned)?;
+        self.helper.say(&format!("cloned into {}", target.display()));
+        Ok(())
+    }
+
+    fn clone_order(&self, passfile: Option<PathBuf>) -> Result<CloneOrder, Error> {
+        let record = &self.journal.record;
+        let major = pgtypes::Major::from_server_version(&record.major);
+        Ok(CloneOrder {
+            major: major.map_err(|error| Error::unfit(error.to_string()))?,
+            bin_dir: record.bin_dir.clone(),
+            port: record.relay_port,
+            name: record.client.clone(),
+            user: record.source.user.clone(),
+            passfile,
+            target: record.target.clone(),
+            mapping: record.mapping.clone(),
+            unmapped: record.unmapped.clone(),
+            slot: record.slot.clone(),
+            owner: record.owner.clone(),
+        })
+    }
+
+    /// A file with the password that the target's owner can read, for as long as the clone takes.
+    fn passfile_for_clone(&self) -> Result<Option<PathBuf>, Error> {
+        let record = &self.journal.record;
+        let Some(password) = record.source.find_password("replication")? else { return Ok(None) };
+        let path = self.clone_passfile();
+        relay::write_passfile(&path, &password)?;
+        if let Some(owner) = &record.owner {
+            std::os::unix::fs::chown(&path, Some(owner.uid), Some(owner.gid))
+                .map_err(crate::error::io("give away", &path))?;
+        }
+        Ok(Some(path))
+    }
+
+    pub(crate) fn is_done(&self, step: Step) -> bool {
+        self.journal.record.is_done(step)
+    }
+
+    pub(crate) fn is_begun(&self, step: Step) -> bool {
+        self.journal.record.is_begun(step)
+    }
+
+    /// A session on the source, in a database that is not moved.
+    pub(crate) async fn source(&self) -> Result<Session, Error> {
+        let record = &self.journal.record;
+        record.source.connect(Side::Source, &record.control).await
+    }
+
+    /// Waits; an error when somebody stops the split meanwhile.
+    pub(crate) async fn pause(&self, time: Duration) -> Result<(), Error> {
+        tokio::select! {
+            () = tokio::time::sleep(time) => Ok(()),
+            () = self.stop.cancelled() => Err(Error::Stopped),
+        }
+    }
+
+    pub(crate) fn check_stop(&self) -> Result<(), Error> {
+        if self.stop.is_cancelled() { Err(Error::Stopped) } else { Ok(()) }
+    }
+}

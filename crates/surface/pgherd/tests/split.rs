@@ -1,0 +1,116 @@
+//! `pgherd split` in surroundings of all kinds.
+
+mod splitting;
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+use testkit::{Auth, Cluster, Install, Major, PASSWORD, PATIENCE, Program, Stop, run};
+
+use splitting::{Stage, as_server};
+
+/// As Debian installs it: the files of settings are elsewhere, and a base backup lacks them. And
+/// a password is asked for everywhere but on the socket.
+#[test]
+fn settings_outside_of_the_data_directory_and_a_password() -> Result<()> {
+    let mut source = Cluster::builder(Major::V15)
+        .auth(Auth::Scram)
+        .set("work_mem", "5MB")
+        .set("archive_mode", "on")
+        .set("archive_command", "/bin/true")
+        .set("synchronous_standby_names", "")
+        .start()?;
+    source.sql("create database moves")?;
+    source.sql_in("moves", "create table t as select 1 x")?;
+    source.stop(Stop::Fast)?;
+    let mut stage = Stage::of(source, "moves")?;
+    let settings = stage.path("etc");
+    fs::create_dir(&settings)?;
+    for name in ["postgresql.conf", "testkit.conf", "pg_hba.conf", "pg_ident.conf"] {
+        fs::rename(stage.source.data().join(name), settings.join(name))?;
+    }
+    let conf = settings.join("postgresql.conf");
+    let data = stage.source.data();
+    fs::write(
+        &conf,
+        fs::read_to_string(&conf)? + &format!("\ndata_directory = '{}'\n", data.display()),
+    )?;
+    testkit::give_to_servers(&settings)?;
+    let postgres = stage.source.install().server("postgres");
+    let mut server = Program::start(as_server(&postgres, &settings).arg("-D").arg(&settings))?;
+    server.wait_for_line("ready to accept connections", PATIENCE)?;
+    stage.host = "127.0.0.1".into();
+    let refused = run(stage.split(&["--plan"]).env("PGPASSWORD", "wrong"));
+    ensure!(
+        refused.is_err_and(|error| format!("{error:#}").contains("password")),
+        "without a password"
+    );
+    let printed = run(stage.split(&["--yes"]).env("PGPASSWORD", PASSWORD))?;
+    for part in ["outside of the data directory", "archiving is on"] {
+        ensure!(printed.contains(part), "{printed}");
+    }
+    assert_eq!(stage.ask("moves", "select x from t")?, "1");
+    for (name, value) in [("work_mem", "5MB"), ("archive_mode", "off"), ("fsync", "off")] {
+        assert_eq!(stage.ask("moves", &format!("show {name}"))?, value);
+    }
+    let rules = "select string_agg(concat_ws(' ', type, database, auth_method), ',' order by line_number) \
+                 from pg_hba_file_rules";
+    assert_eq!(
+        stage.ask("moves", rules)?,
+        "local {all} trust,local {replication} trust,\
+        host {all} scram-sha-256,host {replication} scram-sha-256"
+    );
+    ensure!(secrets_left(&stage)?.is_empty(), "{:?}", secrets_left(&stage)?);
+    server.signal(testkit::Signal::INT)?;
+    server.wait(PATIENCE)?;
+    Ok(())
+}
+
+/// Files outside of the servers that have the password in clear.
+fn secrets_left(stage: &Stage) -> Result<Vec<PathBuf>> {
+    let output = Command::new("grep").arg("-rlF").arg(PASSWORD).arg(stage.path("")).output()?;
+    let text = String::from_utf8(output.stdout)?;
+    Ok(text.lines().map(PathBuf::from).collect())
+}
+
+/// `pg_upgrade --check` looks at every database of the new server.
+#[test]
+fn the_target_can_be_upgraded() -> Result<()> {
+    let stage = Stage::new(Major::V13)?;
+    stage.split_now()?;
+    let old = Install::of(Major::V13)?;
+    let bin = stage.path("bin");
+    for program in ["pg_controldata", "pg_resetwal"] {
+        symlink(old.client(program)?, bin.join(program))?;
+    }
+    let as_server = |program: &Path| as_server(program, &stage.path("upgrade"));
+    fs::create_dir(stage.path("upgrade"))?;
+    testkit::give_to_servers(&stage.path("upgrade"))?;
+    run(as_server(&bin.join("pg_ctl"))
+        .arg("stop")
+        .arg("-D")
+        .arg(stage.data())
+        .args(["-m", "fast", "-s"]))?;
+    let new = Install::with_lz4_and_zstd(Major::V15)?;
+    let new_bin = new.server("postgres").parent().context("a folder")?.to_owned();
+    let data = stage.path("upgrade/data");
+    run(as_server(&new.server("initdb")).arg("-D").arg(&data).args([
+        "-U",
+        "postgres",
+        "-A",
+        "trust",
+        "-E",
+        "UTF8",
+        "--locale=C",
+        "--no-sync",
+    ]))?;
+    let mut upgrade = as_server(&new.client("pg_upgrade")?);
+    upgrade.arg("--check").arg("-b").arg(&bin).arg("-B").arg(new_bin);
+    upgrade.arg("-d").arg(stage.data()).arg("-D").arg(&data).args(["-U", "postgres"]);
+    let printed = run(&mut upgrade)?;
+    ensure!(printed.contains("Clusters are compatible"), "{printed}");
+    Ok(())
+}

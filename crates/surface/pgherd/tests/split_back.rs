@@ -1,0 +1,194 @@
+//! `pgherd split` that is killed, interrupted, undone; and the end of the source's copies.
+
+mod splitting;
+
+use anyhow::{Result, ensure};
+use testkit::{Major, PATIENCE, Session, Signal, on_majors, run, run_failing, wait_until};
+
+use splitting::load::{Writer, check};
+use splitting::{SPLIT_LIMIT, Stage, as_server, start};
+
+/// Steps of the journal, and where in them a kill may come: after the beginning was written,
+/// once a process was started that is not written down, before and after the end was.
+const STEPS: [&str; 12] = [
+    "relay_started",
+    "cloned",
+    "target_started",
+    "caught_up",
+    "source_closed",
+    "drained",
+    "promoted",
+    "opened",
+    "dropped",
+    "settled",
+    "checked",
+    "finished",
+];
+const MOMENTS: [&str; 4] = ["begun", "started", "doing", "done"];
+/// These are written only when they are done.
+const ONLY_DONE: [&str; 3] = ["caught_up", "drained", "finished"];
+/// Told when nothing else says where the split has to be ended.
+const FIRST_OF_TARGET: &str = "opened";
+
+on_majors! {
+    [v13 V13, v18 V18]
+    /// Killed at each step, and continued each time: the result is as if nothing had been.
+    fn continues_after_a_kill_at_any_step(major) {
+        let stage = Stage::new(major)?;
+        let moved = Writer::start(&stage, "orders", 1, "set synchronous_commit = on");
+        let other = Writer::start(&stage, "stays", 2, "set synchronous_commit = on");
+        moved.wait_for_more()?;
+        let mut begun = false;
+        let mut opened = false;
+        for step in STEPS {
+            for moment in MOMENTS {
+                if moment == "begun" && ONLY_DONE.contains(&step)
+                    || moment == "started" && step != "relay_started"
+                {
+                    continue;
+                }
+                let mut command =
+                    if begun { stage.then("finish", &["--yes"]) } else { stage.split(&["--yes"]) };
+                begun = true;
+                let mut split = start(command.env("PGHERD_SPLIT_KILL", format!("{moment}:{step}")))?;
+                let status = split.wait(SPLIT_LIMIT)?;
+                ensure!(status.code().is_none(), "{moment}:{step}: {status}\n{}", split.text());
+                opened |= step == FIRST_OF_TARGET && moment != "begun";
+                if opened {
+                    moved.wait_for_more()?;
+                }
+            }
+        }
+        let printed = run(&mut stage.then("finish", &["--yes"]))?;
+        ensure!(printed.contains("connect to: "), "{printed}");
+        moved.wait_for_more()?;
+        other.wait_for_more()?;
+        let (worker, written) = moved.stop()?;
+        check(&stage, "orders", worker, &written)?;
+        let (_, written) = other.stop()?;
+        ensure!(written.errors.is_empty(), "{:?}", written.errors.first());
+        stage.check_moved(&["orders", "tenant_eu_1"])
+    }
+}
+
+/// Ready, and not a byte further: replay stands still.
+fn ready(stage: &Stage) -> Result<()> {
+    let printed = run(&mut stage.split(&["--yes", "--until-ready"]))?;
+    ensure!(printed.contains("ready: "), "{printed}");
+    ensure!(stage.ask("orders", "select pg_is_in_recovery()")? == "t");
+    Ok(())
+}
+
+on_majors! {
+    [v15 V15, v18 V18]
+    /// Ctrl-C while the databases are closed opens them again; `finish` then moves them, even
+    /// when the new machine was down in between.
+    fn ctrl_c_before_the_promotion_opens_the_source(major) {
+        let stage = Stage::new(major)?;
+        ready(&stage)?;
+        let at = stage.source.lsn()?;
+        wait_until("the target", PATIENCE, || {
+            let sql = format!("select pg_last_wal_replay_lsn() >= '{at}'");
+            Ok((stage.ask("template1", &sql)? == "t").then_some(()))
+        })?;
+        stage.ask("template1", "select pg_wal_replay_pause()")?;
+        let mut split = start(&mut stage.then("finish", &["--yes"]))?;
+        let closed = "select count(*) from pg_database where not datallowconn and datname = 'orders'";
+        stage.source.wait_for(closed, "1", PATIENCE)?;
+        let refused = Session::connect(&stage.source.socket(), "orders", &[]);
+        ensure!(refused.is_err(), "the source lets somebody in");
+        split.signal(Signal::INT)?;
+        let status = split.wait(PATIENCE)?;
+        ensure!(!status.success(), "{}", split.text());
+        split.wait_for_line("open on the source again", PATIENCE)?;
+        stage.source.sql_in("orders", "insert into t values (9999, 'after')")?;
+        // Nothing that ran runs any more, and the port of the relay is still written down.
+        stage.crash()?;
+        run(&mut stage.then("finish", &["--yes"]))?;
+        stage.check_moved(&["orders", "tenant_eu_1"])?;
+        assert_eq!(stage.ask("orders", "select v from t where g = 9999")?, "after");
+        Ok(())
+    }
+}
+
+#[test]
+fn undone_before_the_cut_nothing_is_left() -> Result<()> {
+    let stage = Stage::new(Major::V15)?;
+    ready(&stage)?;
+    ensure!(run(&mut stage.then("status", &[]))?.contains("caught_up"));
+    // Nobody is there to ask.
+    ensure!(run_failing(&mut stage.then("undo", &[]))?.contains("--yes"));
+    run(&mut stage.then("undo", &["--yes"]))?;
+    ensure!(!stage.data().exists());
+    assert_eq!(stage.source.sql("select count(*) from pg_replication_slots")?, "0");
+    stage.source.sql_in("orders", "insert into t values (1, 'x')")?;
+    // It can be begun anew.
+    stage.split_now()?;
+    stage.check_moved(&["orders", "tenant_eu_1"])
+}
+
+/// Killed when it may have been promoted, and not opened: the source is the one that has them.
+#[test]
+fn undone_in_the_midst_of_the_cut() -> Result<()> {
+    let stage = Stage::new(Major::V16)?;
+    for moment in ["begun:promoted", "doing:promoted"] {
+        let mut split = stage.split(&["--yes"]);
+        let mut killed = start(split.env("PGHERD_SPLIT_KILL", moment))?;
+        ensure!(killed.wait(SPLIT_LIMIT)?.code().is_none(), "{moment}: {}", killed.text());
+        let refused = Session::connect(&stage.source.socket(), "orders", &[]);
+        ensure!(refused.is_err(), "{moment}: the source lets somebody in");
+        run(&mut stage.then("undo", &["--yes"]))?;
+        stage.source.sql_in("orders", "insert into t values (1, 'x')")?;
+        std::fs::remove_dir_all(stage.data())?;
+    }
+    Ok(())
+}
+
+/// What was written on the new server stays there, closed; also when it is started again.
+#[test]
+fn undone_after_the_cut_the_source_has_its_databases() -> Result<()> {
+    let stage = Stage::new(Major::V17)?;
+    stage.split_now()?;
+    stage.ask("orders", "insert into t values (7777, 'new')")?;
+    // Killed in the midst, and undone again.
+    let mut undo = stage.then("undo", &["--yes"]);
+    let mut killed = start(undo.env("PGHERD_SPLIT_KILL", "begun:undone"))?;
+    ensure!(killed.wait(SPLIT_LIMIT)?.code().is_none());
+    let refused = run_failing(&mut stage.then("finish", &["--yes"]))?;
+    ensure!(refused.contains("undo"), "{refused}");
+    run(&mut stage.then("undo", &["--yes"]))?;
+    assert_eq!(stage.source.sql_in("orders", "select count(*) from t where g = 7777")?, "0");
+    stage.source.sql_in("orders", "insert into t values (1, 'x')")?;
+    ensure!(stage.ask("template1", "select 1").is_err(), "the target runs");
+    let mut pg_ctl = as_server(&stage.path("bin/pg_ctl"), &stage.data());
+    let log = stage.data().join("log-of-the-test");
+    run(pg_ctl.arg("start").arg("-D").arg(stage.data()).arg("-l").arg(log).args(["-w", "-s"]))?;
+    let refused = stage.ask("orders", "select 1").err().map(|error| format!("{error:#}"));
+    ensure!(refused.is_some_and(|it| it.contains("not currently accepting")));
+    Ok(())
+}
+
+#[test]
+fn the_source_drops_them_when_it_is_told_to() -> Result<()> {
+    let stage = Stage::new(Major::V15)?;
+    let mut prepared = stage.source.session("orders")?;
+    prepared.query("begin; insert into t values (1, 'p'); prepare transaction 'it''s'")?;
+    drop(prepared);
+    stage
+        .source
+        .sql_in("orders", "select pg_create_logical_replication_slot('l', 'test_decoding')")
+        .ok();
+    stage.split_now()?;
+    let printed = run(&mut stage.then("finish", &["--drop-source"]))?;
+    ensure!(printed.contains("dropped on the source"), "{printed}");
+    let left =
+        "select string_agg(datname, ',' order by datname) from pg_database where not datistemplate";
+    assert_eq!(stage.source.sql(left)?, "postgres,stays");
+    assert_eq!(stage.source.sql("select count(*) from pg_prepared_xacts")?, "0");
+    // The target has its own copy, which somebody finishes.
+    stage.ask("orders", "commit prepared 'it''s'")?;
+    assert_eq!(stage.ask("orders", "select count(*) from t where v = 'p'")?, "1");
+    let refused = run_failing(&mut stage.then("undo", &["--yes"]))?;
+    ensure!(refused.contains("nothing leads back"), "{refused}");
+    Ok(())
+}

@@ -1,0 +1,185 @@
+//! `pgherd split` of what is not everyday: names, tablespaces, many tables, large objects,
+//! prepared transactions on both sides, a moved `postgres`.
+
+mod splitting;
+
+use anyhow::{Result, ensure};
+use testkit::{Cluster, Major, on_majors, run, run_failing};
+
+use splitting::Stage;
+
+/// Everything that a name may have.
+const NAME: &str = r#"it's "ä ö", a \ b*?,{} ✓"#;
+/// As `--databases` takes it.
+const PATTERN: &str = r#"it's "ä ö"\, a \\ b\*\?\,{} ✓"#;
+
+fn hard(major: Major) -> Result<Stage> {
+    let source = Cluster::builder(major).set("wal_level", "logical").start()?;
+    for name in ["fast", "slow", "other_only", "unused"] {
+        source.create_tablespace(name)?;
+    }
+    let quoted = format!("\"{}\"", NAME.replace('"', "\"\""));
+    source.sql(&format!("create database {quoted} tablespace fast"))?;
+    source.sql("create database other tablespace other_only")?;
+    source.sql("create database in_default")?;
+    source.sql_in(
+        NAME,
+        "create table a tablespace slow as select g, md5(g::text) v from generate_series(1, 3000) g; \
+         create index on a (v) tablespace pg_default; \
+         create unlogged table u as select 1 x; \
+         create materialized view m as select count(*) from a; \
+         select lo_from_bytea(0, decode(repeat('ab', 100000), 'hex')); \
+         create table \"T \"\"x\"\"\" (v text); analyze",
+    )?;
+    // Before there are prepared transactions: it would wait for them.
+    let slot = "select pg_create_logical_replication_slot('theirs', 'pgoutput')";
+    source.sql_in("other", slot)?;
+    for (database, name) in [(NAME, "moves"), ("other", "stays")] {
+        let subscribe = "connection 'host=127.0.0.1 port=1' publication p with (connect = false)";
+        source.sql_in(database, &format!("create subscription {name} {subscribe}"))?;
+    }
+    for (database, gid) in [(NAME, "moved"), ("other", "stays"), ("in_default", "o''ther")] {
+        source.session(database)?.query(&format!(
+            "begin; create table prepared as select 1 x; prepare transaction '{gid}'"
+        ))?;
+    }
+    source.sql_in("other", "create table o tablespace slow as select 1 x")?;
+    source.sql_in(
+        NAME,
+        "do $$ begin for g in 1..250 loop \
+         execute format('create table t%s as select %s x', g, g); end loop; end $$",
+    )?;
+    let mut stage = Stage::of(source, PATTERN)?;
+    for name in ["fast", "slow", "other_only", "unused"] {
+        stage.map(name);
+    }
+    Ok(stage)
+}
+
+/// A thousand tables with a row each.
+fn make_tables(source: &Cluster, database: &str, first: u32) -> Result<()> {
+    let last = first + 999;
+    source.sql_in(
+        database,
+        &format!(
+            "do $$ begin for g in {first}..{last} loop \
+             execute format('create table t%s as select %s x', g, g); end loop; end $$"
+        ),
+    )?;
+    Ok(())
+}
+
+on_majors! {
+    [v13 V13, v18 V18]
+    fn moves_what_is_not_everyday(major) {
+        let stage = hard(major)?;
+        let printed = stage.split_now()?;
+        for part in ["unlogged", "prepared transactions", "subscriptions", "dropped tablespace other_only", "rows of 253 tables"] {
+            ensure!(printed.contains(part), "no {part:?} in\n{printed}");
+        }
+        assert_eq!(stage.ask(NAME, "select count(*) from a")?, "3000");
+        assert_eq!(stage.ask(NAME, "select * from m")?, "3000");
+        assert_eq!(stage.ask(NAME, "select count(*) from u")?, "0");
+        assert_eq!(stage.ask(NAME, "select sum(length(lo_get(oid))) from pg_largeobject_metadata")?, "100000");
+        for (server, subscriptions) in [(stage.source.session("postgres")?, "moves,stays"), (stage.target(NAME)?, "moves")] {
+            let mut server = server;
+            let known = "select string_agg(subname, ',' order by subname) from pg_subscription";
+            assert_eq!(server.query(known)?, subscriptions);
+            let origins = server.query("select count(*) from pg_replication_origin")?;
+            assert_eq!(origins, subscriptions.split(',').count().to_string());
+        }
+        // In progress before, and finished where the database is now.
+        assert_eq!(stage.ask(NAME, "select gid from pg_prepared_xacts")?, "moved");
+        stage.target(NAME)?.query("commit prepared 'moved'")?;
+        assert_eq!(stage.ask(NAME, "select x from prepared")?, "1");
+        // The others are as they were.
+        let theirs = "select string_agg(gid, ',' order by gid) from pg_prepared_xacts";
+        assert_eq!(stage.source.sql(theirs)?, "moved,o'ther,stays");
+        stage.source.session("other")?.query("commit prepared 'stays'")?;
+        let spaces = "select string_agg(spcname, ',' order by spcname) from pg_tablespace";
+        assert_eq!(stage.ask("postgres", spaces)?, "fast,pg_default,pg_global,slow,unused");
+        assert_eq!(stage.source.sql(spaces)?, "fast,other_only,pg_default,pg_global,slow,unused");
+        assert_eq!(stage.source.sql("select slot_name from pg_replication_slots")?, "theirs");
+        Ok(())
+    }
+}
+
+/// A source whose tools' own database goes: both sides have one afterwards.
+#[test]
+fn postgres_itself_moves() -> Result<()> {
+    let source = Cluster::builder(Major::V16).start()?;
+    source.sql("create table here as select 1 x; create database stays")?;
+    let stage = Stage::of(source, "postgres")?;
+    stage.split_now()?;
+    assert_eq!(stage.ask("postgres", "select x from here")?, "1");
+    let databases = "select string_agg(datname, ',' order by datname) from pg_database";
+    assert_eq!(stage.ask("postgres", databases)?, "postgres,template0,template1");
+    assert_eq!(stage.source.sql_in("stays", databases)?, "postgres,stays,template0,template1");
+    run(&mut stage.then("undo", &["--yes"]))?;
+    assert_eq!(stage.source.sql("select x from here")?, "1");
+    Ok(())
+}
+
+/// Each of these would fail later, and is found before anything is done.
+#[test]
+fn the_plan_stops_what_would_fail() -> Result<()> {
+    let source = Cluster::builder(Major::V17).set("max_wal_senders", "1").start()?;
+    source.sql("create database a; create role plain login")?;
+    source.create_tablespace("here")?;
+    let mut stage = Stage::of(source, "a,missing,template1")?;
+    let taken = std::net::TcpListener::bind(("127.0.0.1", stage.port()))?;
+    std::fs::create_dir_all(stage.data().join("something"))?;
+    let refused = stage.split(&["--plan"]).output()?;
+    ensure!(refused.status.code() == Some(1));
+    let printed = String::from_utf8(refused.stdout)?;
+    for (about, part) in [
+        ("databases", "\"missing\""),
+        ("databases", "template1 is on every server"),
+        ("walsenders", "1 free, 2 needed"),
+        ("target", "is not empty"),
+        ("tablespaces", "--tablespace-mapping"),
+        ("port", "in use"),
+    ] {
+        let found = printed
+            .lines()
+            .any(|it| it.starts_with("STOP") && it.contains(about) && it.contains(part));
+        ensure!(found, "no {about}: {part} in\n{printed}");
+    }
+    drop(taken);
+    std::fs::remove_dir_all(stage.data())?;
+    stage.map("here");
+    stage.databases = "a".into();
+    stage.source.set("max_wal_senders", "5")?;
+    stage.source.restart()?;
+    let printed = run(&mut stage.split(&["--plan"]))?;
+    ensure!(!printed.contains("STOP"), "{printed}");
+    ensure!(!stage.data().exists() && stage.journal().is_empty(), "a plan does nothing");
+    // Nobody is asked where nobody is, and nothing is done.
+    let refused = run_failing(&mut stage.split(&[]))?;
+    ensure!(refused.contains("--yes"), "{refused}");
+    ensure!(!stage.data().exists() && stage.journal().is_empty());
+    Ok(())
+}
+
+/// Long, because every file is synced: `make test-big`.
+mod big {
+    use super::*;
+
+    /// Locks, counting and dropping have to come in portions.
+    #[test]
+    #[ignore = "takes a minute"]
+    fn ten_thousand_tables_move() -> Result<()> {
+        let source = Cluster::builder(Major::V15).set("autovacuum", "off").start()?;
+        for database in ["many", "stays"] {
+            source.sql(&format!("create database {database}"))?;
+        }
+        for thousand in 0..10 {
+            make_tables(&source, "many", thousand * 1000)?;
+        }
+        let stage = Stage::of(source, "many")?;
+        let printed = stage.split_now()?;
+        ensure!(printed.contains("rows of 10000 tables are as on the source"), "{printed}");
+        assert_eq!(stage.ask("many", "select x from t9999")?, "9999");
+        stage.check_moved(&["many"])
+    }
+}
