@@ -11,7 +11,7 @@ use crate::scalar::{boolean, duration, list, number, port, shown, text, wrong_ty
 use crate::section::{Entry, section};
 use crate::tree::{Node, Value};
 use crate::{Host, Http, Limits, LogFormat, Overrides, Relay};
-use crate::{configurations, http, keys, upstream};
+use crate::{configurations, encryption, http, keys, upstream};
 
 const LISTEN_PORT: u16 = 5433;
 /// Most addresses to listen on.
@@ -33,9 +33,10 @@ pub(crate) fn file(
         configurations,
         limits,
         log_format,
+        tls,
         http,
         token_file,
-    ] = root.map_or([None; 10], |root| section(root, &keys::RELAY, problems));
+    ] = root.map_or([None; 11], |root| section(root, &keys::RELAY, problems));
     if root.is_some_and(|root| !matches!(root.value, Value::Map(_))) {
         return None; // noted by `section`; that nothing is in it goes without saying
     }
@@ -48,15 +49,17 @@ pub(crate) fn file(
     };
     let strict = strict.map_or(Some(false), |entry| boolean(entry.value, problems));
     let configurations = match configurations {
-        Some(entry) => configurations::read(entry.value, problems).map(Some),
+        Some(entry) => configurations::read(entry.value, tls.is_some(), problems).map(Some),
         None => Some(None),
     };
     let limits = limits.map_or(Some(Limits::default()), |entry| limits_of(entry.value, problems));
     let log_format = log_format.map_or(Some(LogFormat::default()), |entry| format(entry, problems));
     let http = http::read(http, token_file, environment, problems);
+    let tls = encryption::server(tls, environment, problems);
     Some(Relay {
         listen: listen?,
         http: http?,
+        tls: tls?,
         upstream: upstream?,
         state_dir: state_dir?,
         strict: strict?,
@@ -91,6 +94,7 @@ pub(crate) fn no_file(
     Some(Relay {
         listen: listen?,
         http: None,
+        tls: None,
         upstream: upstream?,
         state_dir: state_dir?,
         strict: false,

@@ -58,6 +58,9 @@ pub(crate) struct Who {
     pub(crate) application_name: Vec<u8>,
     pub(crate) user: Vec<u8>,
     pub(crate) source: Option<IpAddr>,
+    pub(crate) tls: bool,
+    /// Whom its certificate names.
+    pub(crate) certificate: Option<String>,
     pub(crate) configuration: Option<Configuration>,
     /// The upstream that it was led to, as the configuration had it.
     pub(crate) upstream: config::Upstream,
@@ -192,6 +195,8 @@ impl Who {
             application_name: &self.application_name,
             source: self.source,
             user: &self.user,
+            tls: self.tls,
+            certificate: self.certificate.as_deref(),
         };
         let same = match config.configuration_for(&client) {
             Selection::Unfiltered => self.configuration.is_none(),

@@ -10,16 +10,15 @@ mod reply;
 mod slots;
 mod upstream;
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use alarm::Code;
 use config::{Configuration, Selection};
-use pgnet::{Accepted, DialError, Endpoint, Inbound, ReadError};
+use pgnet::{Accepted, DialError, Endpoint, Inbound, ReadError, Secured};
 use pgproto::backend::Report;
 use pgproto::replication::NAME_BYTES_MAX;
-use pgproto::startup::{Cancel, Startup};
+use pgproto::startup::Cancel;
 use pgtypes::Major;
 use tasks::CancellationToken;
 use tokio::time::Instant;
@@ -31,6 +30,8 @@ use crate::counters::Refusal;
 use crate::service::{Context, Current};
 use crate::stream::StreamError;
 use crate::upstream::{NoHost, Place, Unfit, UpstreamError};
+
+use greeting::Door;
 
 pub(crate) use outbound::Outbound;
 pub(crate) use reply::{STREAM_BUFFER_BYTES, pass_up};
@@ -187,9 +188,10 @@ pub(crate) async fn turn_away(accepted: Accepted, context: Arc<Context>) {
     let (read, write) = accepted.conn.into_split();
     let (mut from_client, mut to_client) = (Inbound::new(read), Outbound::new(write));
     // libpq shows an error only in answer to its startup packet.
-    let greeting = greeting::receive(&mut from_client, &mut to_client);
-    if let Ok(Ok(greeting::Greeting::Cancel(cancel))) =
-        tokio::time::timeout(TURN_AWAY_TIMEOUT, greeting).await
+    let tls = context.config.tls.as_ref();
+    let door = Door { from_client: &mut from_client, to_client: &mut to_client, tls };
+    if let Ok(Ok((greeting::Greeting::Cancel(cancel), _))) =
+        tokio::time::timeout(TURN_AWAY_TIMEOUT, door.receive()).await
     {
         // Takes no place for long, and may be what makes room.
         if let Err(error) = pass_cancel(&cancel, &context).await {
@@ -229,20 +231,23 @@ async fn run(
     client: &Arc<Client>,
 ) -> Result<(), SessionError> {
     let Accepted { conn, address, .. } = accepted;
-    let limits = current.context().config.limits.clone();
+    let context = current.context();
+    let limits = context.config.limits.clone();
     let tuned = conn.tune(limits.peer_timeout.unwrap_or_default());
     tuned.map_err(|error| SessionError::Client(error.into()))?;
     let deadline = Instant::now() + limits.startup_timeout;
     let (read, write) = conn.into_split();
     let (mut from_client, mut to_client) = (Inbound::new(read), Outbound::new(write));
 
-    let greeting = greeting::receive(&mut from_client, &mut to_client);
+    let tls = context.config.tls.as_ref();
+    let door = Door { from_client: &mut from_client, to_client: &mut to_client, tls };
     let greeting = tokio::select! {
-        greeting = tokio::time::timeout_at(deadline, greeting) => greeting,
+        greeting = tokio::time::timeout_at(deadline, door.receive()) => greeting,
         () = client.stop.cancelled() => return Err(SessionError::Stopping),
     };
     let slow = |_elapsed| SessionError::ClientSlow { what: "send its startup packet" };
-    let startup = match greeting.map_err(slow)?? {
+    let (greeting, secured) = greeting.map_err(slow)??;
+    let startup = match greeting {
         greeting::Greeting::Startup(startup) => startup,
         greeting::Greeting::Cancel(cancel) => {
             return pass_cancel(&cancel, &current.context()).await;
@@ -251,16 +256,28 @@ async fn run(
     };
     let name = shown(startup.application_name().unwrap_or_default());
     Span::current().record("name", name);
-    let Some((context, configuration)) = introduce(client, current, &startup, address) else {
+    let asks = config::Client {
+        application_name: startup.application_name().unwrap_or_default(),
+        source: address,
+        user: startup.user(),
+        tls: secured.is_some(),
+        certificate: secured.as_ref().and_then(common_name),
+    };
+    let Some((context, configuration)) = introduce(client, current, &asks) else {
         let report = refusal::no_configuration(&startup);
         return Err(to_client.refuse(&report).await);
     };
+    if let Some(configuration) = configuration.as_ref().filter(|it| it.require_tls)
+        && secured.is_none()
+    {
+        return Err(to_client.refuse(&refusal::tls_required(&configuration.name)).await);
+    }
     let login = login::Login { startup: &startup, context: &context, deadline, client };
     let login = login.pass(from_client, to_client);
     let logged_in = login.await?;
     let session = logged_in.into_session(&context, &startup, configuration, client);
     let Some(session) = session else { return Ok(()) };
-    announce(&session);
+    announce(&session, secured.as_ref());
     session.commands().await?;
     info!("disconnected");
     Ok(())
@@ -270,17 +287,11 @@ async fn run(
 fn introduce(
     client: &Client,
     current: &Current,
-    startup: &Startup,
-    source: Option<IpAddr>,
+    asks: &config::Client<'_>,
 ) -> Option<(Arc<Context>, Option<Configuration>)> {
     loop {
         let context = current.context();
-        let asks = config::Client {
-            application_name: startup.application_name().unwrap_or_default(),
-            source,
-            user: startup.user(),
-        };
-        let configuration = match context.config.configuration_for(&asks) {
+        let configuration = match context.config.configuration_for(asks) {
             Selection::Unfiltered => None,
             Selection::Configuration(configuration) => Some(configuration.clone()),
             Selection::Refused => return None,
@@ -288,7 +299,9 @@ fn introduce(
         client.is(Who {
             application_name: asks.application_name.to_vec(),
             user: asks.user.to_vec(),
-            source,
+            source: asks.source,
+            tls: asks.tls,
+            certificate: asks.certificate.map(ToOwned::to_owned),
             configuration: configuration.clone(),
             upstream: context.config.upstream.clone(),
         });
@@ -306,13 +319,20 @@ pub(crate) fn shown(name: &[u8]) -> String {
     String::from_utf8_lossy(name).into_owned()
 }
 
-fn announce(session: &Session) {
+/// Whom the client's certificate names.
+fn common_name(secured: &Secured) -> Option<&str> {
+    secured.certificate.as_ref().map(|it| it.common_name.as_str())
+}
+
+fn announce(session: &Session, secured: Option<&Secured>) {
     let configuration = session.configuration.as_ref().map_or("", |it| it.name.as_str());
     session.client.count_for(session.context.counters.tally(configuration));
     info!(
         user = session.user,
         configuration = session.configuration.as_ref().map(|it| it.name.as_str()),
         filtered = session.filter().is_some(),
+        tls = secured.map(|it| it.version),
+        certificate = secured.and_then(common_name),
         "connected",
     );
 }
