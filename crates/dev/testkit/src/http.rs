@@ -80,9 +80,7 @@ fn exchange<S: Read + Write>(
     }
     request += &format!("\r\n{body}");
     stream.write_all(request.as_bytes())?;
-    let mut bytes = Vec::new();
-    stream.read_to_end(&mut bytes).context("read the answer")?;
-    let text = String::from_utf8(bytes)?;
+    let text = String::from_utf8(receive(&mut stream).context("read the answer")?)?;
     let (head, rest) = text.split_once("\r\n\r\n").with_context(|| format!("no head: {text}"))?;
     let mut lines = head.lines();
     let status = lines.next().and_then(|line| line.split(' ').nth(1)).unwrap_or_default();
@@ -94,6 +92,31 @@ fn exchange<S: Read + Write>(
     let chunked = headers.get("transfer-encoding").is_some_and(|it| it == "chunked");
     let body = if chunked { unchunked(rest)? } else { rest.to_owned() };
     Ok(HttpAnswer { status, headers, body })
+}
+
+/// All of an answer. Some servers keep the connection open, whatever they are told.
+fn receive(stream: &mut impl Read) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let mut step = [0; 16 * 1024];
+    loop {
+        if let Some(whole) = whole_bytes(&bytes)
+            && bytes.len() >= whole
+        {
+            return Ok(bytes);
+        }
+        match stream.read(&mut step)? {
+            0 => return Ok(bytes),
+            count => bytes.extend_from_slice(step.get(..count).unwrap_or_default()),
+        }
+    }
+}
+
+/// How long the answer is that begins with these bytes, if it says so.
+fn whole_bytes(bytes: &[u8]) -> Option<usize> {
+    let head_bytes = bytes.windows(4).position(|it| it == b"\r\n\r\n")? + 4;
+    let head = String::from_utf8_lossy(bytes.get(..head_bytes)?).to_lowercase();
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length:"))?;
+    Some(head_bytes + length.trim().parse::<usize>().ok()?)
 }
 
 fn unchunked(mut rest: &str) -> Result<String> {

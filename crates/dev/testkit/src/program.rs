@@ -149,6 +149,17 @@ impl Program {
         self.status_kb("VmHWM:")
     }
 
+    /// The most memory of its own that was in use, in kB: without the pages of the program's file,
+    /// which in a debug build are most of all, and which the kernel can drop at any time.
+    ///
+    /// # Errors
+    ///
+    /// When the program has ended.
+    pub fn peak_own_kb(&self) -> Result<u64> {
+        // There is no high-water mark of anonymous pages; those of the file only grow.
+        Ok(self.peak_rss_kb()?.saturating_sub(self.status_kb("RssFile:")?))
+    }
+
     fn status_kb(&self, name: &str) -> Result<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
         let line = status.lines().find_map(|line| line.strip_prefix(name));

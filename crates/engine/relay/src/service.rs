@@ -85,6 +85,9 @@ pub struct Service {
     reloads: mpsc::Receiver<Reload>,
 }
 
+/// The last answer to whether the upstream can be reached, and when it came.
+pub(crate) type Probe = tokio::sync::Mutex<Option<(Instant, Result<(), String>)>>;
+
 /// What can be asked of a relay that runs.
 #[derive(Clone)]
 pub struct Handle {
@@ -92,7 +95,7 @@ pub struct Handle {
     pub(crate) started: Instant,
     locals: Vec<Local>,
     reloads: mpsc::Sender<Reload>,
-    pub(crate) probe: Arc<tokio::sync::Mutex<Option<(Instant, Result<(), String>)>>>,
+    pub(crate) probe: Arc<Probe>,
 }
 
 impl Handle {

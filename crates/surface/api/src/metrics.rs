@@ -91,6 +91,10 @@ impl Collector for Scrape {
     }
 }
 
+/// One of the sums of a configuration.
+type SumOf = fn(&Sums) -> u64;
+/// One of the stages of a client.
+type StageOf = fn(&ClientStatus) -> &Stage;
 /// Labels of one sample.
 type Labels<'a> = Vec<(&'static str, &'a str)>;
 
@@ -174,7 +178,7 @@ impl Scrape {
         let all = &self.status.configurations;
         let clients = all.iter().map(|it| (labels_of(it), float(it.clients as u64)));
         out.gauge(("clients", "Clients that are connected", None), clients)?;
-        let sums: [(&str, &str, Option<Unit>, fn(&Sums) -> u64); 5] = [
+        let sums: [(&str, &str, Option<Unit>, SumOf); 5] = [
             ("received", "From the upstream, in answers and streams", Some(Unit::Bytes), |it| {
                 it.received_bytes
             }),
@@ -216,7 +220,7 @@ impl Scrape {
             let configuration = client.configuration.as_deref().unwrap_or_default();
             streams.entry((&client.name, configuration)).or_default().push(client);
         }
-        let stages: [(&str, fn(&ClientStatus) -> &Stage); 4] = [
+        let stages: [(&str, StageOf); 4] = [
             ("sent", |it| &it.sent),
             ("write", |it| &it.write),
             ("flush", |it| &it.flush),

@@ -11,8 +11,9 @@ fn binary() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_pgherd"))
 }
 
-/// What the issue allows a relay: 16 MB, and 512 kB a client.
-const BASE_KB: u64 = 16 << 10;
+/// What the issue allows a relay: 16 MB, and 512 kB a client. Half of the 16 are for the pages of the
+/// program's file, which are not counted here: they are three times as many in a debug build.
+const BASE_KB: u64 = 8 << 10;
 const CLIENT_KB: u64 = 512;
 
 /// A relay of impatient settings with a filtered standby behind it, which has to go on.
@@ -59,7 +60,7 @@ impl Scene {
         let receiver = self.standby.sql("select pid from pg_stat_wal_receiver")?;
         assert_eq!(receiver, self.receiver, "the standby had to reconnect");
         let program = self.relay.program()?;
-        let peak = program.peak_rss_kb()?;
+        let peak = program.peak_own_kb()?;
         let allowed = BASE_KB + CLIENT_KB * (clients + 1);
         assert!(peak < allowed, "{peak} kB at the peak, {allowed} are allowed");
         let files = self.files;

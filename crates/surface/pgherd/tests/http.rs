@@ -1,5 +1,7 @@
 //! What the relay tells about itself over HTTP, and to whom.
 
+#![allow(clippy::indexing_slicing, reason = "of JSON, where what is missing is null")]
+
 mod stage;
 mod web;
 

@@ -1,5 +1,7 @@
 //! Another configuration while the relay runs, and the commands that ask a running relay.
 
+#![allow(clippy::indexing_slicing, reason = "of JSON, where what is missing is null")]
+
 mod stage;
 mod web;
 
