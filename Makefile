@@ -59,6 +59,10 @@ soak: provision ## Run the relay under random faults for MINUTES=10, then compar
 	cargo build --locked --release -p pgherd -p soak
 	cargo run --locked --release -q -p soak -- --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
+.PHONY: switches
+switches: provision ## Move the upstream SWITCHES=10 times under load, then compare everything
+	PGHERD_SWITCHES=$(or $(SWITCHES),10) cargo nextest run --locked --profile long -p pgherd --test switches
+
 .PHONY: fuzz
 fuzz: ## Feed spoiled bytes to every parser for SECS=60 each
 	PGHERD_FUZZ_SECS=$(SECS) cargo nextest run --locked --release --profile long -p wal -p pgproto \

@@ -139,7 +139,7 @@ pub(crate) fn host(text: &str) -> Result<Host, Bad> {
     let hint = if bare.is_some_and(is_address) {
         "write the address without brackets"
     } else if text.contains(',') {
-        "name one host; a list is not supported"
+        "name one host here; several go into `hosts`"
     } else if text.contains("://") || text.contains('=') {
         "write only the host; port, user and database have keys of their own, and a password \
          goes into a password file"

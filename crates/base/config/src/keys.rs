@@ -27,7 +27,15 @@ pub(crate) const RELAY: [Key; 8] = [
     key("log_format"),
 ];
 /// `upstream`.
-pub(crate) const UPSTREAM: [Key; 3] = [key("host"), key("port"), key("catalog")];
+pub(crate) const UPSTREAM: [Key; 7] = [
+    key("host"),
+    key("port"),
+    key("catalog"),
+    key("hosts"),
+    key("target"),
+    key("failover_wait"),
+    key("watch_interval"),
+];
 /// `upstream.catalog`.
 pub(crate) const CATALOG: [Key; 5] =
     [key("host"), key("port"), key("user"), key("database"), key("passfile")];

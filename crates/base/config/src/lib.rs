@@ -21,6 +21,7 @@ mod keys;
 mod listen;
 mod load;
 mod matching;
+mod moving;
 mod network;
 mod pattern;
 mod problem;
@@ -40,5 +41,6 @@ pub use network::{BadNetwork, Network};
 pub use pattern::Pattern;
 pub use problem::{ConfigError, Place, Problem};
 pub use relay::{
-    Catalog, Configuration, Host, Limits, LogFormat, Overrides, Relay, Selection, Upstream,
+    Address, Catalog, Configuration, Host, Limits, LogFormat, Moving, Overrides, Relay, Selection,
+    Target, Upstream,
 };

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::ops::Range;
 
+use alarm::Code;
 use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
 
 use crate::secrets;
@@ -160,6 +161,7 @@ impl ConfigError {
 
     fn report<'a>(&'a self, problem: &'a Problem) -> Group<'a> {
         let title = Level::ERROR.primary_title(&problem.message);
+        let title = title.id(Code::BadConfiguration.to_string());
         let group = match problem.place {
             Place::Line { line, column } => match self.shown_line(&problem.span) {
                 Some((text, caret)) => title.element(

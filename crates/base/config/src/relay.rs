@@ -65,12 +65,50 @@ pub struct Configuration {
 /// The server that the relay reads from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Upstream {
-    /// Where it is.
+    /// Where it is; the first of several.
     pub host: Host,
     /// Its port; over a Unix socket the number in the socket's name.
     pub port: u16,
     /// How the relay itself logs in to read names.
     pub catalog: Catalog,
+    /// The hosts among which it moves. `None`: it stays at `host`.
+    pub moving: Option<Moving>,
+}
+
+/// An upstream that is one of several hosts, now this one and then another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Moving {
+    /// The hosts; never empty, none twice.
+    pub hosts: Vec<Address>,
+    /// Which of them is followed.
+    pub target: Target,
+    /// How long a client that comes is held while no host fits.
+    pub failover_wait: Duration,
+    /// Between two looks at a host.
+    pub watch_interval: Duration,
+}
+
+/// A host and its port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Address {
+    /// The host.
+    pub host: Host,
+    /// Its port; over a Unix socket the number in the socket's name.
+    pub port: u16,
+}
+
+/// Which server is followed; libpq's `target_session_attrs` has more, about sessions.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Target {
+    /// The one that is not in recovery.
+    #[default]
+    Primary,
+    /// One that is in recovery.
+    Standby,
+    /// One that is in recovery; without one the primary.
+    PreferStandby,
+    /// Any.
+    Any,
 }
 
 /// Where a server is, as libpq reads `host`.

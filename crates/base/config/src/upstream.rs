@@ -7,7 +7,7 @@ use crate::problem::Problems;
 use crate::scalar::{port, text};
 use crate::section::{Entry, section};
 use crate::tree::Node;
-use crate::{Catalog, Host, Upstream, keys};
+use crate::{Address, Catalog, Host, Upstream, keys, moving};
 
 const HOST: &str = "localhost";
 const PORT: u16 = 5432;
@@ -38,17 +38,24 @@ pub(crate) fn section_of(
     environment: &Environment,
     problems: &mut Problems<'_>,
 ) -> Option<Upstream> {
-    let [host, upstream_port, catalog] =
-        node.map_or([None; 3], |node| section(node, &keys::UPSTREAM, problems));
+    let [host, upstream_port, catalog, hosts, target, failover_wait, watch_interval] =
+        node.map_or([None; 7], |node| section(node, &keys::UPSTREAM, problems));
+    let moving = moving::Keys { host, hosts, target, failover_wait, watch_interval };
     let host = host
         .map_or_else(|| Some(Host::Name(HOST.to_owned())), |entry| host_of(entry.value, problems));
     let port = upstream_port.map_or(Some(PORT), |entry| port(entry.value, problems));
+    let port = options.masterport.or(port);
+    let moving = moving::read(moving, port, problems);
+    // One host of the command line wins over all of the file.
+    let moving = moving.map(|moving| moving.filter(|_| options.host.is_none()));
     let catalog = catalog_of(catalog.map(|entry| entry.value), environment, problems);
-    Some(Upstream {
-        host: options.host.clone().or(host)?,
-        port: options.masterport.or(port)?,
-        catalog: catalog?,
-    })
+    let moving = moving?;
+    let first = moving.as_ref().and_then(|moving| moving.hosts.first()).cloned();
+    let Address { host, port } = match first {
+        Some(first) => first,
+        None => Address::new(options.host.clone().or(host)?, port?),
+    };
+    Some(Upstream { host, port, catalog: catalog?, moving })
 }
 
 fn host_of(node: &Node, problems: &mut Problems<'_>) -> Option<Host> {

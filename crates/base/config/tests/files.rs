@@ -213,6 +213,30 @@ fn options_win_over_the_file() {
 }
 
 #[test]
+fn several_hosts() {
+    let text = "upstream: {hosts: [a, \"b:5433\", \"[::1]:5434\", /run/x], port: 6000, \
+                target: prefer-standby, failover_wait: 5s, watch_interval: 200ms}\n";
+    let relay = read(text);
+    let moving = relay.upstream.moving.clone().unwrap();
+    let shown: Vec<_> = moving.hosts.iter().map(|it| format!("{} {}", it.host, it.port)).collect();
+    assert_eq!(shown, ["a 6000", "b 5433", "::1 5434", "/run/x 6000"]);
+    assert_eq!((relay.upstream.host.to_string().as_str(), relay.upstream.port), ("a", 6000));
+    assert_eq!(moving.target, config::Target::PreferStandby);
+    assert_eq!(moving.failover_wait, Duration::from_secs(5));
+    assert_eq!(moving.watch_interval, Duration::from_millis(200));
+
+    let relay = read("upstream: {hosts: b}\n");
+    let moving = relay.upstream.moving.unwrap();
+    assert_eq!((moving.hosts.len(), moving.target), (1, config::Target::Primary));
+    assert_eq!(moving.failover_wait, Duration::from_secs(30));
+    // A host of the command line is the only one.
+    let overrides = Overrides { host: Some("c".into()), ..Overrides::default() };
+    let relay = from_text("f", text, &overrides).unwrap();
+    assert_eq!(relay.upstream.moving, None);
+    assert_eq!((relay.upstream.host.to_string().as_str(), relay.upstream.port), ("c", 6000));
+}
+
+#[test]
 fn anchors_and_aliases_repeat_a_list() {
     let relay = read(
         "upstream: {}\nconfigurations:\n- a:\n    filter: &f {include_databases: [x]}\n\

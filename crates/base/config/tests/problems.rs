@@ -32,7 +32,7 @@ fn check(cases: &[(&str, (usize, usize), &str, &str)]) {
 fn keys() {
     check(&[
         ("upstream: {}\nlisten_prot: 1\n", (2, 1), "unknown key \"listen_prot\"", "`listen_port`?"),
-        ("upstream: {hosts: a}\n", (1, 12), "unknown key \"hosts\"", "did you mean `host`?"),
+        ("upstream: {hoss: a}\n", (1, 12), "unknown key \"hoss\"", "did you mean `host`?"),
         ("upstream: {}\nfoo: 1\n", (2, 1), "unknown key \"foo\"", "listen, listen_port, upstream"),
         ("upstream: {Host: a}\n", (1, 12), "unknown key", "did you mean `host`?"),
         ("upstream: {}\nsource: ::1\n", (2, 1), "unknown key", "belongs in `match`"),
@@ -49,6 +49,21 @@ fn keys() {
         ("upstream: {}\n? [a, b]\n: c\n", (2, 3), "expected text as a key, found a list", "key"),
         ("- upstream\n", (1, 1), "expected a mapping, found a list", "listen"),
         ("upstream: {}\n~: 1\n", (2, 1), "unknown key \"~\"", "listen"),
+    ]);
+}
+
+#[test]
+fn hosts() {
+    check(&[
+        ("upstream: {host: a, hosts: [b]}\n", (1, 21), "both given", "keep `hosts`"),
+        ("upstream: {target: any}\n", (1, 12), "belongs to `hosts`", "hosts: [...]"),
+        ("upstream: {hosts: []}\n", (1, 19), "0 hosts", "1 to 32"),
+        ("upstream: {hosts: [a, \"a:5432\"]}\n", (1, 23), "given twice", "keep one"),
+        ("upstream: {hosts: [\"a:0\"]}\n", (1, 20), "port 0 is out of range", "1 to 65535"),
+        ("upstream: {hosts: [\"a b\"]}\n", (1, 20), "this is not a host", "db:5433"),
+        ("upstream: {hosts: [a], target: any2}\n", (1, 32), "no target", "prefer-standby"),
+        ("upstream: {hosts: [a], failover_wait: 2h}\n", (1, 39), "out of range", "0 to 1h"),
+        ("upstream: {hosts: [a], watch_interval: 1}\n", (1, 40), "with its unit", "100ms"),
     ]);
 }
 
@@ -217,28 +232,28 @@ fn every_problem_at_once_with_its_line_and_a_caret() {
                 - a:\n    match: {source: 1.2.3.4/33}\n";
     let shown = refused(text).render(false);
     let expected = "\
-error: \"localhost\" is not an address and a port
+error[PGH0001]: \"localhost\" is not an address and a port
  --> f.yaml:1:10
   |
 1 | listen: [\"localhost\"]
   |          ^^^^^^^^^^^
   |
   = help: write an address as in \"127.0.0.1:5433\" or \"[::1]:5433\", or \"unix:/DIR\"; names are not looked up
-error: unknown key \"prot\"
+error[PGH0001]: unknown key \"prot\"
  --> f.yaml:3:3
   |
 3 |   prot: 5432
   |   ^^^^
   |
   = help: did you mean `port`?
-error: port 99999 is out of range (1 to 65535)
+error[PGH0001]: port 99999 is out of range (1 to 65535)
  --> f.yaml:4:9
   |
 4 |   port: 99999
   |         ^^^^^
   |
   = help: write a number from 1 to 65535
-error: \"1.2.3.4/33\" is no network: the prefix length \"33\" is not a number from 0 to 32
+error[PGH0001]: \"1.2.3.4/33\" is no network: the prefix length \"33\" is not a number from 0 to 32
  --> f.yaml:7:21
   |
 7 |     match: {source: 1.2.3.4/33}

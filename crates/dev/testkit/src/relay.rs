@@ -25,7 +25,8 @@ pub struct Relay {
     environment: Vec<(String, String)>,
     folder: TempDir,
     port: Port,
-    upstream_port: u16,
+    /// Keys and values of `upstream`.
+    upstream: String,
     more: String,
 }
 
@@ -49,6 +50,15 @@ impl Relay {
     ///
     /// When the configuration cannot be written.
     pub fn prepare(binary: &Path, upstream_port: u16, more: &str) -> Result<Self> {
+        Self::prepare_upstream(binary, &one(upstream_port), more)
+    }
+
+    /// As [`Relay::prepare`], with the keys and values of `upstream`: `hosts: [...], ...`.
+    ///
+    /// # Errors
+    ///
+    /// When the configuration cannot be written.
+    pub fn prepare_upstream(binary: &Path, upstream: &str, more: &str) -> Result<Self> {
         let relay = Self {
             program: None,
             binary: binary.to_owned(),
@@ -56,7 +66,7 @@ impl Relay {
             environment: Vec::new(),
             folder: tempfile::Builder::new().prefix("pgherd-test-relay-").tempdir()?,
             port: Port::reserve()?,
-            upstream_port,
+            upstream: upstream.to_owned(),
             more: more.to_owned(),
         };
         relay.write_config()?;
@@ -89,15 +99,15 @@ impl Relay {
     ///
     /// When the file cannot be written.
     pub fn set_upstream(&mut self, port: u16) -> Result<()> {
-        self.upstream_port = port;
+        self.upstream = one(port);
         self.write_config()
     }
 
     fn write_config(&self) -> Result<()> {
         let text = format!(
-            "listen: [\"127.0.0.1:{}\"]\nupstream: {{host: 127.0.0.1, port: {}}}\nstate_dir: {}\n{}\n",
+            "listen: [\"127.0.0.1:{}\"]\nupstream: {{{}}}\nstate_dir: {}\n{}\n",
             self.port(),
-            self.upstream_port,
+            self.upstream,
             self.state_dir().display(),
             self.more
         );
@@ -194,4 +204,9 @@ impl Relay {
     pub fn state_dir(&self) -> PathBuf {
         self.folder.path().join("state")
     }
+}
+
+/// An upstream that stays where it is.
+fn one(port: u16) -> String {
+    format!("host: 127.0.0.1, port: {port}")
 }

@@ -73,6 +73,12 @@ impl Standby {
         StandbyBuilder::new(Source::Backup(backup.to_owned()), Cluster::builder(major))
     }
 
+    /// As the cluster that it is: for one that was promoted.
+    #[must_use]
+    pub fn into_cluster(self) -> Cluster {
+        self.cluster
+    }
+
     /// Waits until everything that `primary` has flushed by now is replayed here.
     ///
     /// # Errors

@@ -4,7 +4,7 @@
 //! configuration, and passes the login between it and the upstream untouched. Commands are
 //! passed on or refused one by one. A stream goes through [`stream`]: unfiltered as it is,
 //! filtered through `wal::Rewriter`, with the fates that [`ledger`] keeps; [`backup`] filters
-//! base backups with the same fates.
+//! base backups with the same fates. Which server all this comes from [`upstream`] decides.
 //!
 //! # What it guarantees
 //!
@@ -13,7 +13,7 @@
 //!
 //! # What it does not do
 //!
-//! It has no users of its own and keeps no secrets; one upstream.
+//! It has no users of its own and keeps no secrets.
 
 mod backup;
 pub mod counters;
@@ -25,8 +25,10 @@ mod service;
 mod session;
 mod slots;
 mod stream;
+pub mod upstream;
 
 pub use ledger::forget;
 pub use plan::{Plan, PlanError, plan};
 pub use probe::is_relay;
 pub use service::{Error, Handle, Options, Service};
+pub use upstream::{UpstreamStatus, forget_upstream};

@@ -11,7 +11,8 @@ use pgtypes::{Major, Oid};
 
 use crate::ledger::{Ledger, LedgerError};
 use crate::names::{Database, Names, NamesError, Size};
-use crate::service::{Options, catalog_of, names_endpoint_of};
+use crate::service::Options;
+use crate::upstream::catalog_once;
 
 /// A database of the upstream.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,9 +108,8 @@ pub async fn plan(options: &Options, client: &Client<'_>) -> Result<Plan, PlanEr
         Some(it) if filter.is_some() => Ledger::excluded(&options.state_dir, &it.name)?,
         _ => Vec::new(),
     };
-    let upstream = &options.upstream;
     let user = String::from_utf8_lossy(client.user);
-    let catalog = catalog_of(upstream, names_endpoint_of(upstream), &user);
+    let catalog = catalog_once(options, &user).await?;
     let names = catalog.read().await?;
     let inventory = catalog.inventory().await?;
     let sizes = catalog.sizes().await?;

@@ -5,7 +5,8 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use config::{Filter, Host, Listen, Upstream};
+use alarm::Code;
+use config::{Filter, Listen};
 use pgnet::{Conn, DialError, Endpoint, Listener, Local};
 use tasks::{CancellationToken, Group};
 use tokio::sync::{Semaphore, mpsc};
@@ -16,9 +17,8 @@ use crate::ledger::{self, Ledger, LedgerError};
 use crate::names::Catalog;
 use crate::session;
 use crate::stream::Course;
+use crate::upstream::{Place, Upstream, UpstreamError, UpstreamStatus};
 
-/// How long one attempt to reach the upstream may take.
-const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long sessions may take to end once the relay stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause after the system could not accept a connection (out of files, as a rule).
@@ -57,9 +57,7 @@ pub enum Error {
 pub(crate) struct Context {
     pub(crate) config: Options,
     pub(crate) counters: Arc<Counters>,
-    endpoint: Endpoint,
-    /// Where names are read.
-    names_endpoint: Endpoint,
+    pub(crate) upstream: Arc<Upstream>,
     /// The ledgers of configurations that have clients now.
     ledgers: Mutex<HashMap<String, Weak<Mutex<Ledger>>>>,
     names_changed: mpsc::Sender<NamesChanged>,
@@ -97,6 +95,12 @@ impl Handle {
         &self.context.counters
     }
 
+    /// Where the WAL comes from now.
+    #[must_use]
+    pub fn upstream(&self) -> UpstreamStatus {
+        self.context.upstream.status()
+    }
+
     /// Where it listens.
     #[must_use]
     pub fn locals(&self) -> &[Local] {
@@ -109,10 +113,12 @@ impl Service {
     ///
     /// # Errors
     ///
-    /// [`Error::State`] when there is a filter and no place for its decisions,
+    /// [`Error::State`] when there is a filter, or an upstream that moves, and no place for
+    /// what has to be kept,
     /// [`Error::Listen`] for the first address that cannot be had.
     pub async fn bind(options: Options) -> Result<(Self, Handle), Error> {
-        if options.configurations.iter().flatten().any(|it| it.filter.is_some()) {
+        let filters = options.configurations.iter().flatten().any(|it| it.filter.is_some());
+        if filters || options.upstream.moving.is_some() {
             ledger::check_folder(&options.state_dir)?;
         }
         let mut listeners = Vec::new();
@@ -124,16 +130,13 @@ impl Service {
             let listener = Listener::bind(&local).await;
             listeners.push(listener.map_err(|source| Error::Listen { local, source })?);
         }
-        let upstream = &options.upstream;
-        let endpoint = endpoint_of(&upstream.host, upstream.port);
-        let names_endpoint = names_endpoint_of(upstream);
+        let upstream = Arc::new(Upstream::open(&options)?);
         let (sender, names_changed) = mpsc::channel(NAMES_CHANGED_MAX);
         let places = usize::try_from(options.limits.max_connections).unwrap_or(usize::MAX);
         let context = Arc::new(Context {
             config: options,
             counters: Arc::new(Counters::default()),
-            endpoint,
-            names_endpoint,
+            upstream,
             ledgers: Mutex::new(HashMap::new()),
             names_changed: sender,
             places: Arc::new(Semaphore::new(places)),
@@ -152,11 +155,13 @@ impl Service {
         let mut group = Group::new(stop);
         for listener in self.listeners {
             let context = Arc::clone(&self.context);
-            info!(address = %listener.local(), upstream = %context.endpoint, "listening");
+            info!(address = %listener.local(), upstream = %context.upstream, "listening");
             group.spawn("listener", |stop| listen(listener, context, stop));
         }
         let names_changed = self.names_changed;
         group.spawn("names", |stop| follow_names(names_changed, stop));
+        let upstream = Arc::clone(&self.context.upstream);
+        group.spawn("upstream", |stop| upstream.watch(stop));
         let outcome = group.finish(DRAIN_TIMEOUT + Duration::from_secs(1)).await;
         let counters = &self.context.counters;
         info!(
@@ -169,32 +174,6 @@ impl Service {
             "stopped",
         );
         outcome.map_err(Error::Task)
-    }
-}
-
-/// Where names are read: the upstream itself unless the configuration says otherwise.
-pub(crate) fn names_endpoint_of(upstream: &Upstream) -> Endpoint {
-    let catalog = &upstream.catalog;
-    let host = catalog.host.as_ref().unwrap_or(&upstream.host);
-    endpoint_of(host, catalog.port.unwrap_or(upstream.port))
-}
-
-/// How names are read; `user` is the client's, for when no other is configured.
-pub(crate) fn catalog_of(upstream: &Upstream, endpoint: Endpoint, user: &str) -> Catalog {
-    let catalog = &upstream.catalog;
-    Catalog {
-        endpoint,
-        dial_timeout: DIAL_TIMEOUT,
-        user: catalog.user.clone().unwrap_or_else(|| user.to_owned()),
-        database: catalog.database.clone(),
-        passfile: catalog.passfile.clone(),
-    }
-}
-
-fn endpoint_of(host: &Host, port: u16) -> Endpoint {
-    match host {
-        Host::Name(host) => Endpoint::Tcp { host: host.clone(), port },
-        Host::Unix(directory) => Endpoint::Unix { directory: directory.clone(), port },
     }
 }
 
@@ -245,7 +224,7 @@ async fn listen(
 fn report(ended: anyhow::Result<()>) {
     if let Err(error) = ended {
         // Sessions log their own errors: this is a panic, and a defect of ours.
-        error!(error = format!("{error:#}"), "a session broke off; please report this");
+        error!(code = %Code::Defect, error = format!("{error:#}"), "a session broke off; please report this");
     }
 }
 
@@ -286,17 +265,27 @@ impl NamesChanged {
         };
         let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
         if let Err(error) = ledger.adopt(&names, &self.history, self.segment_bytes) {
-            error!(configuration, %error, "names changed, and cannot be kept");
+            error!(code = %Code::NamesNotKept, configuration, %error, "names changed, and cannot be kept");
         }
     }
 }
 
 impl Context {
-    /// Connects to the upstream.
+    /// Connects to the upstream for a client of this user.
+    pub(crate) async fn connect(&self, user: &str) -> Result<(Conn, Place), UpstreamError> {
+        let (conn, place) = self.upstream.connect(user).await?;
+        self.tuned(conn, &place.endpoint).map(|conn| (conn, place)).map_err(UpstreamError::from)
+    }
+
+    /// Connects to where the upstream is now, without waiting for one.
     pub(crate) async fn dial(&self) -> Result<Conn, DialError> {
-        let conn = self.endpoint.dial(DIAL_TIMEOUT).await?;
+        let (conn, endpoint) = self.upstream.dial().await?;
+        self.tuned(conn, &endpoint)
+    }
+
+    fn tuned(&self, conn: Conn, endpoint: &Endpoint) -> Result<Conn, DialError> {
         let tuned = conn.tune(self.config.limits.peer_timeout.unwrap_or_default());
-        let endpoint = self.endpoint.clone();
+        let endpoint = endpoint.clone();
         tuned.map_err(|source| DialError::Refused { endpoint, source })?;
         Ok(conn)
     }
@@ -321,11 +310,6 @@ impl Context {
         let ledger = Arc::new(Mutex::new(ledger));
         ledgers.insert(name.to_owned(), Arc::downgrade(&ledger));
         Ok(ledger)
-    }
-
-    /// How names are read; `user` is the client's, for when no other is configured.
-    pub(crate) fn catalog(&self, user: &str) -> Catalog {
-        catalog_of(&self.config.upstream, self.names_endpoint.clone(), user)
     }
 
     /// Has the names read again, soon.

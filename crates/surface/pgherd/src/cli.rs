@@ -97,7 +97,12 @@ enum RelayCommand {
 #[derive(Debug, Args)]
 pub(crate) struct Forget {
     /// Name of the configuration
-    pub(crate) name: String,
+    #[arg(required_unless_present = "upstream")]
+    pub(crate) name: Option<String>,
+    /// Forget which cluster the upstream is and how far it has come: the next that `hosts` leads
+    /// to is taken, whatever it is. Stop the relay first
+    #[arg(long, conflicts_with = "name")]
+    pub(crate) upstream: bool,
     /// The relay's configuration file, which tells where the state is
     #[arg(short, long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,

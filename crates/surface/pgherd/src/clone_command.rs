@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use alarm::Code;
 use anyhow::{Context as _, Result, bail, ensure};
 use clone::{Address, Owner, Programs};
 use config::{Listen, Overrides};
@@ -13,7 +14,7 @@ use tasks::CancellationToken;
 
 use crate::cli::CloneOptions;
 use crate::clone_report::{self, Meter, Room};
-use crate::{relay_command, runtime};
+use crate::{fail, relay_command, runtime};
 
 /// WAL that a backup brings along beside the files: a few segments.
 const WAL_BYTES: u64 = 64 << 20;
@@ -27,10 +28,7 @@ pub(crate) fn run(options: &CloneOptions) -> ExitCode {
     telemetry::start_quietly(options.verbose);
     match runtime::run(|stop| make(options, settings, stop)) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
+        Err(error) => fail(Code::NoClone, format_args!("{error:#}")),
     }
 }
 

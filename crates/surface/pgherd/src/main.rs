@@ -13,7 +13,10 @@ mod split_command;
 mod split_helper;
 mod split_options;
 
+use std::fmt;
 use std::process::ExitCode;
+
+use alarm::Code;
 
 /// `EX_CONFIG` of `sysexits.h`: the configuration is wrong.
 const EXIT_CONFIG: u8 = 78;
@@ -31,8 +34,15 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         cli::Parsed::Wrong(text) => {
-            eprint!("{text}");
+            let coded = format!("error[{}]:", Code::BadCommandLine);
+            eprint!("{}", text.replacen("error:", &coded, 1));
             ExitCode::from(EXIT_USAGE)
         }
     }
+}
+
+/// The last words of a command that failed, and its status.
+fn fail(code: Code, what: fmt::Arguments<'_>) -> ExitCode {
+    eprintln!("error[{code}]: {what}");
+    ExitCode::FAILURE
 }

@@ -3,12 +3,13 @@
 use std::path::Path;
 use std::process::ExitCode;
 
+use alarm::Code;
 use config::{ConfigError, LogFormat, Overrides};
 use relay::{Options, Service};
 use tracing::error;
 
 use crate::cli::{self, Forget, RelayOptions};
-use crate::{EXIT_CONFIG, runtime};
+use crate::{EXIT_CONFIG, fail, runtime};
 
 /// Runs the relay in the foreground until it is told to stop.
 pub(crate) fn run(options: &RelayOptions) -> ExitCode {
@@ -45,7 +46,7 @@ pub(crate) fn run(options: &RelayOptions) -> ExitCode {
     match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            error!(error = format!("{error:#}"), "the relay ends on an error");
+            error!(code = %Code::RelayEnds, error = format!("{error:#}"), "the relay ends on an error");
             ExitCode::FAILURE
         }
     }
@@ -57,23 +58,36 @@ pub(crate) fn forget(forget: &Forget) -> ExitCode {
         Ok(settings) => settings,
         Err(status) => return status,
     };
-    let name = &forget.name;
+    let Some(name) = &forget.name else { return forget_upstream(&settings) };
     match relay::forget(&settings.state_dir, name) {
         Ok(true) => {
             println!("forgot what was decided for {name:?}; make its standbys anew");
             ExitCode::SUCCESS
         }
         Ok(false) => {
-            eprintln!(
-                "nothing is known of a configuration {name:?} in {}",
-                settings.state_dir.display()
-            );
-            ExitCode::FAILURE
+            let folder = settings.state_dir.display();
+            let what = format_args!("nothing is known of a configuration {name:?} in {folder}");
+            fail(Code::NotForgotten, what)
         }
         Err(error) => {
-            eprintln!("{error}\nhint: stop the standbys of this configuration first");
-            ExitCode::FAILURE
+            let hint = "stop the standbys of this configuration first";
+            fail(Code::NotForgotten, format_args!("{error}\nhint: {hint}"))
         }
+    }
+}
+
+/// Removes what is kept of an upstream that moves.
+fn forget_upstream(settings: &Options) -> ExitCode {
+    match relay::forget_upstream(&settings.state_dir) {
+        Ok(true) => {
+            println!("forgot the upstream: the next that fits is taken, whatever it is");
+            ExitCode::SUCCESS
+        }
+        Ok(false) => {
+            let folder = settings.state_dir.display();
+            fail(Code::NotForgotten, format_args!("nothing is known of an upstream in {folder}"))
+        }
+        Err(error) => fail(Code::NotForgotten, format_args!("{error}")),
     }
 }
 

@@ -3,13 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use alarm::Code;
 use anyhow::{Context as _, Result, bail, ensure};
 use split::{Login, Options, Outcome, Owner, Plan, Split, Step};
 use tasks::CancellationToken;
 
-use crate::runtime;
 use crate::split_helper::{Helper, ask, plan_table};
 use crate::split_options::{EndOptions, SplitCommand, SplitOptions, UndoOptions, Which};
+use crate::{fail, runtime};
 
 /// What a run came to, for the exit status.
 enum End {
@@ -34,10 +35,7 @@ pub(crate) fn run(command: &crate::split_options::Split) -> ExitCode {
     match ended {
         Ok(End::Good) => ExitCode::SUCCESS,
         Ok(End::NotDone) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
+        Err(error) => fail(Code::SplitStopped, format_args!("{error:#}")),
     }
 }
 

@@ -1,35 +1,17 @@
 //! What users read: links lead somewhere, examples are good, every alarm is explained.
 
+mod sources;
+
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
+use sources::{files, literals, pieces, plain, root, without_tests};
+
 /// Pages that are not in `docs`.
 const MARKDOWN: [&str; 2] = ["README.md", "CHANGELOG.md"];
-/// A piece of a message that is shorter says nothing.
-const PIECE_CHARS_MIN: usize = 8;
-
-fn root() -> Result<PathBuf> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(3);
-    Ok(root.context("the crate is not in the workspace")?.to_owned())
-}
-
-/// All files below `folder` whose name ends in `.extension`.
-fn files(folder: &Path, extension: &str) -> Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder).with_context(|| format!("read {}", folder.display()))? {
-        let path = entry?.path();
-        if path.is_dir() {
-            found.extend(files(&path, extension)?);
-        } else if path.extension().is_some_and(|it| it == extension) {
-            found.push(path);
-        }
-    }
-    Ok(found)
-}
-
 fn pages() -> Result<Vec<PathBuf>> {
     let root = root()?;
     let mut pages: Vec<_> = MARKDOWN.iter().map(|name| root.join(name)).collect();
@@ -131,7 +113,7 @@ fn every_alarm_is_explained() -> Result<()> {
 
 /// The messages of a source file.
 fn alarms(source: &str) -> Vec<String> {
-    let code = source.split("#[cfg(test)]").next().unwrap_or_default();
+    let code = without_tests(source);
     let mut messages = Vec::new();
     for (begin, end, last) in
         [("warn!(", ");", true), ("error!(", ");", true), ("#[error(", ")]", false)]
@@ -145,37 +127,4 @@ fn alarms(source: &str) -> Vec<String> {
         }
     }
     messages
-}
-
-/// The string literals of a piece of Rust, with line continuations joined.
-fn literals(code: &str) -> Vec<String> {
-    let mut found = Vec::new();
-    let mut chars = code.chars();
-    while chars.by_ref().any(|it| it == '"') {
-        let mut literal = String::new();
-        while let Some(char) = chars.next() {
-            match char {
-                '"' => break,
-                '\\' => literal.extend(chars.next()),
-                char => literal.push(char),
-            }
-        }
-        found.push(plain(&literal));
-    }
-    found
-}
-
-/// Without what marks up, and with single spaces.
-fn plain(text: &str) -> String {
-    let text = text.replace('`', "");
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
-/// The parts of a message between its placeholders.
-fn pieces(message: &str) -> impl Iterator<Item = String> {
-    let parts = message.split('{').enumerate().map(|(place, part)| match place {
-        0 => part,
-        _ => part.split_once('}').map_or("", |(_, rest)| rest),
-    });
-    parts.map(|part| part.trim().to_owned()).filter(|part| part.len() >= PIECE_CHARS_MIN)
 }

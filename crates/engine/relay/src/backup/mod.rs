@@ -14,6 +14,7 @@ mod options;
 mod sizes;
 mod wal_files;
 
+use alarm::Code;
 use basebackup::{ArchiveError, ManifestError};
 use pgproto::backend::{Report, Severity};
 use pgproto::replication::BaseBackup;
@@ -53,7 +54,7 @@ impl Session {
             Ok(course) => course,
             Err(SessionError::Stream(error)) => {
                 self.context.counters.refusals.add(1);
-                error!(%error, "cannot take a filtered backup");
+                error!(code = %Code::NoFilteredBackup, %error, "cannot take a filtered backup");
                 let report = Report { severity: Severity::Error, ..error.report() };
                 return self.to_client.report_and_ready(&report).await;
             }

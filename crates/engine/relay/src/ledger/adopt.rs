@@ -1,5 +1,6 @@
 //! Takes over what the catalogs say when a stream starts.
 
+use alarm::Code;
 use config::Kind as FilterKind;
 use pgproto::history::History;
 use pgtypes::{Lsn, Oid, SegmentBytes};
@@ -104,6 +105,7 @@ impl Ledger {
             if known.reason == Reason::Unknown && wanted == Fate::Included && known.name != name {
                 self.counters.alarms.add(1);
                 error!(
+                    code = %Code::LateName,
                     configuration = self.name,
                     kind = thing.kind.word(),
                     oid = %thing.oid,

@@ -3,6 +3,7 @@
 //! Every rule here is idempotent: several standbys stream the same WAL at different times,
 //! and each may ask for it again.
 
+use alarm::Code;
 use pgproto::history::History;
 use pgtypes::{Lsn, Oid};
 use tracing::{debug, error, info, warn};
@@ -44,6 +45,7 @@ impl Ledger {
             Event::Torn { at, rmid, info } => {
                 self.counters.alarms.add(1);
                 error!(
+                    code = %Code::MixedRecord,
                     configuration = self.name,
                     lsn = %at,
                     rmid,
@@ -146,6 +148,7 @@ impl Ledger {
         if !has && gets && !told && matters {
             self.counters.alarms.add(1);
             error!(
+                code = %Code::MovedBack,
                 configuration = self.name,
                 database = name,
                 oid = %to.database,
@@ -215,6 +218,7 @@ impl Ledger {
         }
         self.counters.alarms.add(1);
         error!(
+            code = %Code::ExcludedTemplate,
             configuration = self.name,
             database = known.name,
             oid = %to.database,

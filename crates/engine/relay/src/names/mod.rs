@@ -2,6 +2,7 @@
 //!
 //! What is not committed yet is not seen here; the WAL itself tells of that.
 
+mod facts;
 mod query;
 
 pub use pgnet::passfile::{PassfileError, Password};

@@ -60,6 +60,9 @@ pub enum NamesError {
     /// A version that this pgherd does not know.
     #[error(transparent)]
     Version(UnknownMajor),
+    /// No host of an upstream that moves fits.
+    #[error("no host of the upstream fits: each answers, and none is what `target` says")]
+    NoHost,
     /// No answer in time.
     #[error("no answer within {} s", ANSWER_TIMEOUT.as_secs())]
     TimedOut,
@@ -224,7 +227,7 @@ impl Catalog {
         .await
     }
 
-    async fn ask<T>(
+    pub(super) async fn ask<T>(
         &self,
         question: impl AsyncFnOnce(&Client) -> Result<T, tokio_postgres::Error>,
     ) -> Result<T, NamesError> {
@@ -232,7 +235,7 @@ impl Catalog {
         answer.await.unwrap_or(Err(NamesError::TimedOut))
     }
 
-    async fn ask_unlimited<T>(
+    pub(super) async fn ask_unlimited<T>(
         &self,
         question: impl AsyncFnOnce(&Client) -> Result<T, tokio_postgres::Error>,
     ) -> Result<T, NamesError> {

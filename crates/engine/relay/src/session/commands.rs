@@ -1,10 +1,12 @@
 //! Commands, one after the other: passed on, refused, or turned into a filtered stream.
 
+use std::pin::pin;
+
 use pgnet::Message;
 use pgproto::backend::Report;
 use pgproto::frame::{backend, frontend, limit};
 use pgproto::frontend::{query_text, terminate};
-use pgproto::replication::Command;
+use pgproto::replication::{Command, StartPhysical};
 use tokio::time::Instant;
 
 use super::{Session, SessionError, part, refusal};
@@ -25,7 +27,7 @@ enum Next {
 impl Session {
     /// Serves commands until the client leaves.
     pub(super) async fn commands(mut self) -> Result<(), SessionError> {
-        let ended = self.commands_until_the_end().await;
+        let ended = self.commands_or_move().await;
         if let Err(error) = &ended {
             part(&mut self.from_client, &mut self.to_client, error).await;
         }
@@ -33,6 +35,28 @@ impl Session {
         terminate(&mut goodbye);
         self.to_upstream.farewell(&goodbye).await;
         ended
+    }
+
+    /// When the upstream moves, everything ends as when the relay stops: between two messages.
+    async fn commands_or_move(&mut self) -> Result<(), SessionError> {
+        let (moved, stop) = (self.place.moved.clone(), self.stop.clone());
+        let ended = {
+            let mut commands = pin!(async {
+                self.check_upstream().await?;
+                self.commands_until_the_end().await
+            });
+            tokio::select! {
+                ended = &mut commands => ended,
+                () = moved.cancelled() => {
+                    stop.cancel();
+                    commands.await
+                }
+            }
+        };
+        match ended {
+            Err(SessionError::Stopping) if moved.is_cancelled() => Err(SessionError::Moved),
+            ended => ended,
+        }
     }
 
     async fn commands_until_the_end(&mut self) -> Result<(), SessionError> {
@@ -112,6 +136,13 @@ impl Session {
             }
         };
         tracing::debug!(command = command.keyword(), "command");
+        // Its history alone makes a standby follow a timeline.
+        if let Command::StartPhysical(StartPhysical { timeline: Some(timeline), .. })
+        | Command::TimelineHistory { timeline } = &command
+            && !self.context.upstream.knows(*timeline)
+        {
+            self.check_upstream().await?;
+        }
         let filtered = self.filter().is_some();
         match command {
             Command::Sql | Command::StartLogical { .. } | Command::CreateLogicalSlot { .. } => {

@@ -18,6 +18,7 @@ use tracing::info;
 
 use super::{Outbound, Session, SessionError, part, refusal, shown};
 use crate::service::Context;
+use crate::upstream::Place;
 
 /// A login that is under way.
 pub(super) struct Login<'a> {
@@ -35,6 +36,7 @@ struct Parts {
     to_client: Outbound,
     from_upstream: Inbound,
     to_upstream: Outbound,
+    place: Place,
     major: Major,
     /// Messages that the server waits for.
     answers_wanted: u32,
@@ -47,30 +49,38 @@ impl Login<'_> {
         mut from_client: Inbound,
         mut to_client: Outbound,
     ) -> Result<LoggedIn, SessionError> {
+        let user = shown(self.startup.user());
+        let began = Instant::now();
         let dialed = tokio::select! {
-            dialed = self.context.dial() => dialed.map_err(SessionError::from),
+            dialed = self.context.connect(&user) => dialed.map_err(SessionError::from),
+            () = left(&mut from_client) => return Err(SessionError::ClientLeft),
             () = self.stop.cancelled() => Err(SessionError::Stopping),
         };
-        let conn = match dialed {
-            Ok(conn) => conn,
+        // Not the client's fault: it may have been held until there was an upstream.
+        let deadline = self.deadline + began.elapsed();
+        let (conn, place) = match dialed {
+            Ok(dialed) => dialed,
             Err(error) => {
                 part(&mut from_client, &mut to_client, &error).await;
                 return Err(error);
             }
         };
         let (read, write) = conn.into_split();
+        let moved = place.moved.clone();
         let mut parts = Parts {
             from_client,
             to_client,
             from_upstream: Inbound::new(read),
             to_upstream: Outbound::new(write),
+            place,
             major: Major::V12,
             answers_wanted: 0,
         };
         let passed = tokio::select! {
-            passed = tokio::time::timeout_at(self.deadline, parts.exchange(self.startup)) => {
+            passed = tokio::time::timeout_at(deadline, parts.exchange(self.startup)) => {
                 passed.unwrap_or_else(|_elapsed| Err(parts.too_slow()))
             }
+            () = moved.cancelled() => Err(SessionError::Moved),
             () = self.stop.cancelled() => Err(SessionError::Stopping),
         };
         match passed {
@@ -82,6 +92,17 @@ impl Login<'_> {
             }
         }
     }
+}
+
+/// Ready when a client that waits for the upstream hangs up.
+async fn left(from_client: &mut Inbound) {
+    // It may have sent its first command already; more than that is not read here.
+    while from_client.buffered().is_empty() {
+        if !from_client.fill().await.is_ok_and(|bytes| bytes > 0) {
+            return;
+        }
+    }
+    std::future::pending::<()>().await;
 }
 
 impl Parts {
@@ -172,7 +193,8 @@ impl LoggedIn {
         configuration: Option<Configuration>,
         stop: &CancellationToken,
     ) -> Option<Session> {
-        let Parts { from_client, to_client, from_upstream, to_upstream, major, .. } = self.0?;
+        let Parts { from_client, to_client, from_upstream, to_upstream, place, major, .. } =
+            self.0?;
         Some(Session {
             context: Arc::clone(context),
             from_client,
@@ -181,8 +203,9 @@ impl LoggedIn {
             to_upstream,
             configuration,
             user: shown(startup.user()),
+            place,
             major,
-            stop: stop.clone(),
+            stop: stop.child_token(),
         })
     }
 }

@@ -58,6 +58,19 @@ pub(super) fn last_words(error: &SessionError) -> Option<Report> {
             let what = "terminating connection due to administrator command";
             Report::fatal(SqlState::ADMIN_SHUTDOWN, format!("{what}: the relay is stopping"))
         }
+        SessionError::Moved => {
+            let what = "terminating connection due to administrator command";
+            Report::fatal(SqlState::ADMIN_SHUTDOWN, format!("{what}: the upstream moved"))
+                .with_hint("Connect again: the relay leads to where the upstream is now.")
+        }
+        SessionError::NoHost(error) => {
+            Report::fatal(SqlState::CANNOT_CONNECT_NOW, format!("pgherd relay: {error}"))
+                .with_hint("Check upstream.hosts and target in the relay's configuration.")
+        }
+        SessionError::Unfit { .. } => {
+            Report::fatal(SqlState::CANNOT_CONNECT_NOW, format!("pgherd relay: {error}"))
+                .with_hint("The relay's log has more; connecting again leads to a host that fits.")
+        }
         SessionError::Dial(error) => {
             let message = format!("pgherd relay: {error}");
             Report::fatal(SqlState::UNABLE_TO_CONNECT, message)

@@ -3,6 +3,7 @@
 //! Temporary slots are not noted: they end with the connection that made them, and only that
 //! connection may use them.
 
+use alarm::Code;
 use pgnet::Message;
 use pgproto::SqlState;
 use pgproto::backend::{Report, Severity};
@@ -108,7 +109,7 @@ impl Session {
 
 /// What the client is told when the file fails; the log has the rest.
 fn report(error: &SlotsError) -> Report {
-    error!(%error, "cannot tell whose a replication slot is");
+    error!(code = %Code::SlotsUnknown, %error, "cannot tell whose a replication slot is");
     let message = "pgherd relay: its state folder cannot be used; its log has the reason";
     Report { severity: Severity::Error, ..Report::fatal(SqlState::INTERNAL_ERROR, message) }
 }

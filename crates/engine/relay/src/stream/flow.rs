@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use alarm::Code;
 use pgproto::copy::{Keepalive, ServerMessage, XLogData};
 use pgproto::frame::{Header, backend, limit};
 use pgproto::history::History;
@@ -336,6 +337,7 @@ impl Flow {
             Event::Unreadable { at, problem, .. } => {
                 self.course.context.counters.alarms.add(1);
                 error!(
+                    code = %Code::UnreadableName,
                     configuration = self.course.configuration,
                     lsn = %at,
                     ?problem,

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use alarm::Code;
 use pgproto::backend::{Report, Severity, parse_error_response, ready_for_query};
 use pgproto::frame::backend;
 use pgproto::history::History;
@@ -27,7 +28,7 @@ impl Session {
             // Nothing has been started: the connection can go on.
             Err(SessionError::Stream(error)) => {
                 self.context.counters.refusals.add(1);
-                error!(%error, "cannot stream with a filter");
+                error!(code = %Code::NoFilteredStream, %error, "cannot stream with a filter");
                 let report = Report { severity: Severity::Error, ..error.report() };
                 return self.to_client.report_and_ready(&report).await;
             }
@@ -68,7 +69,7 @@ impl Session {
             Err(error) => error,
         };
         let error = StreamError::from(error);
-        error!(%error, "cannot stream without the filter that there was");
+        error!(code = %Code::FilterGone, %error, "cannot stream without the filter that there was");
         Some(Report { severity: Severity::Error, ..error.report() })
     }
 
@@ -160,7 +161,7 @@ impl Session {
         let history = self.history(timeline).await?;
         let ledger = self.context.ledger(&configuration.name, &filter, &system_identifier);
         let ledger = ledger.map_err(StreamError::from)?;
-        let catalog = self.context.catalog(&self.user);
+        let catalog = self.context.upstream.catalog(&self.user, &self.place);
         match catalog.read().await {
             Ok(names) => {
                 let mut ledger = lock(&ledger);
@@ -234,7 +235,7 @@ impl Session {
         Ok(history.map_err(|_malformed| StreamError::Answer { command: COMMAND })?)
     }
 
-    async fn ask_for_row(
+    pub(crate) async fn ask_for_row(
         &mut self,
         command: &'static str,
     ) -> Result<Vec<Option<Vec<u8>>>, SessionError> {

@@ -114,7 +114,7 @@ pub(crate) fn no_tablespace(standby: &Standby, primary: &Cluster, tablespace: &s
 
 /// What a standby may say when its connection ends, when it starts, and when a test asks it for a
 /// database that it does not have.
-const EVERYDAY: [&str; 10] = [
+const EVERYDAY: [&str; 11] = [
     "terminating walreceiver",
     "terminating connection",
     "the database system is",
@@ -126,6 +126,8 @@ const EVERYDAY: [&str; 10] = [
     "server closed the connection unexpectedly",
     "FATAL:  database \"",
     "is not currently accepting connections",
+    // The upstream moves, and the relay's last look at it was a moment ago.
+    "pgherd relay: refused to use",
 ];
 
 /// Fails when the standby's log has a PANIC, a broken record, or a FATAL that is neither everyday

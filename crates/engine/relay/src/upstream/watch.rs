@@ -1,0 +1,281 @@
+//! Looks at the hosts, each by a task and a connection of its own, and moves the clients.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use alarm::Code;
+use config::Moving;
+use pgnet::{DialError, Endpoint};
+use pgtypes::Timeline;
+use tasks::{CancellationToken, Group};
+use tracing::{error, info, warn};
+
+use super::choose::{Facts, Known, Seen, Unfit, check, choose};
+use super::{HostStatus, Place, Upstream, UpstreamStatus, catalog_of};
+use crate::ledger::LedgerError;
+use crate::names::NamesError;
+
+/// How long a host may take to answer, or to let the relay in.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the tasks may take to end once the relay stops.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What was seen, and what was decided.
+#[derive(Debug)]
+pub(super) struct Board {
+    known: Option<Known>,
+    seen: Vec<Seen>,
+    unfit: Vec<Option<Unfit>>,
+    current: Option<Current>,
+    switches: u64,
+}
+
+/// The host that is followed.
+#[derive(Debug)]
+struct Current {
+    host: usize,
+    /// Clients may come. While they may not, those that are there stay: that a host cannot be
+    /// looked at does not mean that it does not serve them.
+    is_open: bool,
+    moved: CancellationToken,
+}
+
+impl Board {
+    pub(super) fn new(hosts: usize, known: Option<Known>) -> Self {
+        let (seen, unfit) = (vec![Seen::NotYet; hosts], vec![Some(Unfit::NotYet); hosts]);
+        Self { known, seen, unfit, current: None, switches: 0 }
+    }
+
+    /// Where clients are led now.
+    pub(super) fn place(&self, hosts: &[Endpoint]) -> Option<Place> {
+        let current = self.current.as_ref().filter(|current| current.is_open)?;
+        let endpoint = hosts.get(current.host)?.clone();
+        Some(Place { endpoint, moved: current.moved.clone() })
+    }
+
+    /// Each host that does not fit, and why.
+    pub(super) fn reasons(&self, hosts: &[Endpoint]) -> Vec<(String, String)> {
+        let unfit = hosts.iter().zip(&self.unfit);
+        let unfit = unfit.filter_map(|(host, unfit)| Some((host, unfit.as_ref()?)));
+        unfit.map(|(host, unfit)| (host.to_string(), unfit.to_string())).collect()
+    }
+
+    /// Whether clients were led to this timeline already.
+    pub(super) fn knows(&self, timeline: Timeline) -> bool {
+        self.known.as_ref().is_some_and(|known| timeline <= known.timeline)
+    }
+
+    pub(super) fn status(&self, hosts: &[Endpoint]) -> UpstreamStatus {
+        let each = hosts.iter().zip(&self.seen).zip(&self.unfit);
+        let each = each.map(|((host, seen), unfit)| {
+            HostStatus::new(host.to_string(), seen, unfit.as_ref().map(Unfit::to_string))
+        });
+        UpstreamStatus {
+            current: self.place(hosts).map(|place| place.endpoint.to_string()),
+            switches: self.switches,
+            hosts: each.collect(),
+        }
+    }
+}
+
+impl Upstream {
+    /// Watches the hosts until `stop`; nothing to do where the upstream does not move.
+    pub(crate) async fn watch(self: Arc<Self>, stop: CancellationToken) -> anyhow::Result<()> {
+        if !self.is_moving() {
+            stop.cancelled().await;
+            return Ok(());
+        }
+        let mut group = Group::new(stop);
+        for (host, endpoint) in self.hosts.iter().cloned().enumerate() {
+            let upstream = Arc::clone(&self);
+            group.spawn("host", |stop| async move {
+                tokio::select! {
+                    () = upstream.watch_host(host, &endpoint) => {}
+                    () = stop.cancelled() => {}
+                }
+                Ok(())
+            });
+        }
+        group.finish(DRAIN_TIMEOUT).await
+    }
+
+    async fn watch_host(&self, host: usize, endpoint: &Endpoint) {
+        let Some(moving) = &self.settings.moving else { return };
+        let mut user = self.user.subscribe();
+        loop {
+            // The sender lives as long as the upstream: this cannot fail.
+            let Ok(user) = user.wait_for(Option::is_some).await.map(|user| user.clone()) else {
+                return;
+            };
+            let mut catalog =
+                catalog_of(&self.settings, endpoint, user.as_deref().unwrap_or_default());
+            // The host itself is asked, wherever names come from.
+            catalog.endpoint = endpoint.clone();
+            catalog.dial_timeout = PATIENCE;
+            let saw = |facts| self.saw(moving, host, Seen::Facts(facts));
+            let error = catalog.watch(moving.watch_interval, PATIENCE, &saw).await;
+            let before = self.board().last_facts(host);
+            self.saw(moving, host, seen_of(&error, before));
+            tokio::time::sleep(moving.watch_interval).await;
+        }
+    }
+
+    /// Takes note of what was seen of a host, and does what follows from it.
+    fn saw(&self, moving: &Moving, host: usize, seen: Seen) {
+        let mut board = self.board();
+        let is_settled = board.current.as_ref().is_some_and(|current| current.is_open);
+        let Some(slot) = board.seen.get_mut(host) else { return };
+        if *slot == seen && is_settled {
+            return;
+        }
+        *slot = seen;
+        match self.judge(moving, &mut board) {
+            Some(chosen) => self.follow(&mut board, chosen),
+            None => self.follow_none(&mut board),
+        }
+        // What was fit may have become old with that.
+        self.judge(moving, &mut board);
+        drop(board);
+        self.changed.send_replace(());
+    }
+
+    fn judge(&self, moving: &Moving, board: &mut Board) -> Option<usize> {
+        let current = board.current.as_ref().map(|current| current.host);
+        let choice = choose(moving.target, board.known.as_ref(), current, &board.seen);
+        self.tell(board, &choice.unfit);
+        board.unfit = choice.unfit;
+        choice.chosen
+    }
+
+    /// Whether a session may go on with the server that it has got, which said this of itself
+    /// over the session's own connection: it may be newer than the last look.
+    pub(crate) fn admit(&self, facts: &Facts) -> Result<(), Unfit> {
+        let Some(moving) = &self.settings.moving else { return Ok(()) };
+        let mut board = self.board();
+        check(moving.target, board.known.as_ref(), facts)?;
+        self.know(&mut board, facts).map_err(|error| Unfit::Gone(error.to_string()))
+    }
+
+    /// Keeps which cluster and timeline clients are led to; on disk when this returns.
+    fn know(&self, board: &mut Board, facts: &Facts) -> Result<(), LedgerError> {
+        let system_identifier = facts.system_identifier.clone();
+        let known = Known { system_identifier, timeline: facts.timeline };
+        if board.known.as_ref() == Some(&known) {
+            return Ok(());
+        }
+        if let Err(error) = self.kept.save(&known) {
+            error!(code = %Code::UpstreamNotKept, %error, "no client is led to the upstream: its timeline cannot be kept");
+            return Err(error);
+        }
+        board.known = Some(known);
+        Ok(())
+    }
+
+    /// Leads clients to a host; what has to outlive the relay is on disk before.
+    fn follow(&self, board: &mut Board, host: usize) {
+        let Some(facts) = board.last_facts(host) else { return };
+        if self.know(board, &facts).is_err() {
+            return self.follow_none(board);
+        }
+        match &mut board.current {
+            Some(current) if current.host == host => {
+                if !current.is_open {
+                    info!(host = %self.name(host), "the upstream is back");
+                }
+                current.is_open = true;
+                return;
+            }
+            Some(current) => {
+                info!(
+                    from = %self.name(current.host),
+                    to = %self.name(host),
+                    role = facts.role.word(),
+                    timeline = %facts.timeline,
+                    "the upstream moved; its clients are led there",
+                );
+                current.moved.cancel();
+                board.switches += 1;
+            }
+            None => info!(
+                host = %self.name(host),
+                role = facts.role.word(),
+                timeline = %facts.timeline,
+                "the upstream was found",
+            ),
+        }
+        let moved = CancellationToken::new();
+        board.current = Some(Current { host, is_open: true, moved });
+    }
+
+    /// No host fits: clients wait. Those at a host that is certainly wrong have to leave it.
+    fn follow_none(&self, board: &mut Board) {
+        let Some(current) = &mut board.current else { return };
+        let unfit = board.unfit.get(current.host).and_then(Option::as_ref);
+        let reason = unfit.map(Unfit::to_string).unwrap_or_default();
+        if current.is_open {
+            warn!(host = %self.name(current.host), reason, "no host of the upstream fits now");
+        }
+        current.is_open = false;
+        if unfit.is_some_and(Unfit::is_certain) {
+            current.moved.cancel();
+            board.current = None;
+        }
+    }
+
+    /// Tells of hosts that are not followed for another reason than before.
+    fn tell(&self, board: &Board, unfit: &[Option<Unfit>]) {
+        for (host, (before, now)) in board.unfit.iter().zip(unfit).enumerate() {
+            if before == now {
+                continue;
+            }
+            let host = self.name(host);
+            match now {
+                Some(reason @ Unfit::OtherCluster { .. }) => {
+                    error!(code = %Code::OtherCluster, %host, %reason, "a host of the upstream is of another cluster: refused");
+                }
+                Some(reason @ Unfit::OldTimeline { .. }) => {
+                    warn!(%host, %reason, "a host of the upstream stayed behind: not taken");
+                }
+                Some(Unfit::NotYet) | None => {}
+                Some(reason) => info!(%host, %reason, "a host of the upstream does not fit"),
+            }
+        }
+    }
+
+    fn name(&self, host: usize) -> String {
+        self.hosts.get(host).map(Endpoint::to_string).unwrap_or_default()
+    }
+}
+
+impl Board {
+    fn last_facts(&self, host: usize) -> Option<Facts> {
+        match self.seen.get(host)? {
+            Seen::Facts(facts) => Some(facts.clone()),
+            Seen::Refused { before, .. } => before.clone(),
+            Seen::NotYet | Seen::Gone { .. } => None,
+        }
+    }
+}
+
+/// What an error tells of the host.
+fn seen_of(error: &NamesError, before: Option<Facts>) -> Seen {
+    let reason = match error {
+        NamesError::Dial(DialError::Refused { source, .. }) => {
+            format!("cannot be reached: {source}")
+        }
+        NamesError::Dial(DialError::TimedOut { waited, .. }) => {
+            format!("does not answer within {} s", waited.as_secs_f32())
+        }
+        NamesError::TimedOut => "does not answer any more".to_owned(),
+        NamesError::Server { source, .. } => {
+            // Class 57: it is starting, or stopping.
+            let code = source.as_db_error().map(|it| it.code().code().to_owned());
+            if code.is_some_and(|code| !code.starts_with("57")) {
+                return Seen::Refused { reason: format!("does not tell: {error}"), before };
+            }
+            error.to_string()
+        }
+        other => return Seen::Refused { reason: format!("cannot be asked: {other}"), before },
+    };
+    Seen::Gone { reason }
+}
