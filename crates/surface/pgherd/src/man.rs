@@ -110,7 +110,9 @@ fn pages() -> Vec<(String, String)> {
     let split = pgherd.find_subcommand("split").expect("the command is there");
     let completions = pgherd.find_subcommand("completions").expect("the command is there");
     let forget = relay.find_subcommand("forget").expect("the command is there");
+    let others = "pgherd-relay(1), pgherd-clone(1), pgherd-split(1), pgherd-completions(1)";
     vec![
+        page(pgherd.clone(), "pgherd", &[], others),
         page(relay.clone(), "pgherd-relay", &SECTIONS, "pgherd-relay-forget(1)"),
         page(forget.clone(), "pgherd-relay-forget", &[], "pgherd-relay(1)"),
         page(clone.clone(), "pgherd-clone", &[], "pgherd-relay(1), pg_basebackup(1)"),
