@@ -27,7 +27,11 @@ const DESCRIPTION: &str = "keeps a herd of PostgreSQL servers in step
  follow, in /etc/pgherd/relay.yaml.";
 
 /// Writes `pgherd_VERSION_ARCH.deb` into `out`. `quick` does not compress it.
-pub(crate) fn build(binary: &Path, out: &Path, quick: bool) -> Result<PathBuf> {
+///
+/// # Errors
+///
+/// What is missing, or which tool failed.
+pub fn build(binary: &Path, out: &Path, quick: bool) -> Result<PathBuf> {
     let stage = Stage::new(out)?;
     let tree = stage.path().join("tree");
     package::lay(binary, &tree.join("usr"))?;

@@ -1,15 +1,10 @@
-//! What no other tool does: checks of the source tree, `cargo xtask layers` and `sizes`; packages
-//! from a binary, `cargo xtask deb` and `tarball`.
-
-mod deb;
-mod layers;
-mod package;
-mod sizes;
+//! `cargo xtask`; see the library.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
+use xtask::{deb, layers, package, sizes};
 
 const USAGE: &str = "usage: cargo xtask layers | sizes
        cargo xtask deb BINARY OUT [quick]

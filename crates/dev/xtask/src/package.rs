@@ -27,7 +27,11 @@ pub(crate) fn root() -> Result<&'static Path> {
 }
 
 /// Writes `pgherd-VERSION-ARCH-linux.tar.gz` into `out`: to be unpacked in `/usr/local`.
-pub(crate) fn tarball(binary: &Path, out: &Path) -> Result<PathBuf> {
+///
+/// # Errors
+///
+/// As [`crate::deb::build`].
+pub fn tarball(binary: &Path, out: &Path) -> Result<PathBuf> {
     let stage = Stage::new(out)?;
     let name = format!("pgherd-{VERSION}-{}-linux", std::env::consts::ARCH);
     let top = stage.path().join(&name);
