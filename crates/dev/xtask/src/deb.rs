@@ -41,6 +41,8 @@ pub fn build(binary: &Path, out: &Path, quick: bool) -> Result<PathBuf> {
     put(&tree.join(CONFIGURATION), fs::read(root()?.join("packaging/relay.yaml"))?, 0o644)?;
     let doc = tree.join("usr/share/doc/pgherd");
     put(&doc.join("copyright"), fs::read(root()?.join("packaging/deb/copyright"))?, 0o644)?;
+    let overrides = fs::read(root()?.join("packaging/deb/lintian-overrides"))?;
+    put(&tree.join("usr/share/lintian/overrides/pgherd"), overrides, 0o644)?;
     let changes = stage.path().join("changelog");
     put(&changes, changelog()?, 0o644)?;
     put(&doc.join("changelog.gz"), gzip(&changes)?, 0o644)?;
