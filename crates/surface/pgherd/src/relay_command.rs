@@ -60,6 +60,7 @@ pub(crate) fn run(options: &RelayOptions) -> ExitCode {
         }
         group.spawn("signals", |stop| reload_on_signal(reloader, stop));
         group.spawn("relay", |stop| async move { Ok(service.run(stop).await?) });
+        runtime::is_up();
         group.finish(GRACE).await
     });
     match served {

@@ -1,6 +1,7 @@
 //! One client, from its first byte to its last.
 
 mod ask;
+mod binding;
 mod commands;
 mod greeting;
 mod login;
