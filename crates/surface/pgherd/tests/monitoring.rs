@@ -20,7 +20,7 @@ const ADDED: [&str; 1] = ["instance"];
 
 /// The metrics that an expression names, each with the labels behind it.
 fn named(expression: &str) -> Vec<(&str, Vec<&str>)> {
-    let starts = expression.match_indices(PREFIX).map(|(at, _)| &expression[at..]);
+    let starts = expression.match_indices(PREFIX).filter_map(|(at, _)| expression.get(at..));
     let named = starts.map(|rest| {
         let end = rest.find(|it: char| !it.is_ascii_alphanumeric() && it != '_');
         let (name, rest) = rest.split_at(end.unwrap_or(rest.len()));
