@@ -7,7 +7,8 @@ SHELL := bash
 MINUTES ?= 10
 SECS ?= 60
 # Tools that `make` installs itself are here.
-export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
+cargo_home := $(or $(CARGO_HOME),$(HOME)/.cargo)
+export PATH := $(cargo_home)/bin:$(PATH)
 # CI shows failures at once and again at the end, and is quiet about the rest.
 NEXTEST_PROFILE := $(if $(CI),ci,default)
 
@@ -47,12 +48,20 @@ lint: ## Check format, clippy, dependencies, layers, file sizes and documentatio
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	cargo deny --locked check --hide-inclusion-graph bans licenses sources
+	if ls $(cargo_home)/advisory-dbs/*/crates >/dev/null 2>&1; \
+	    then $(MAKE) --no-print-directory advisories OFFLINE=1; \
+	    else echo 'advisories: no copy of the database here, see make advisories'; fi
 	cargo xtask layers
 	cargo xtask sizes
 	dev/provision/packages systemd
 	systemd-analyze security --offline=true --threshold=29 --no-pager \
 	    packaging/systemd/pgherd-relay.service | tail -n 1
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --locked --quiet
+
+.PHONY: advisories
+advisories: ## Look for known vulnerabilities of dependencies; OFFLINE=1 in the copy that is there
+	dev/provision/tools deny
+	cargo deny $(if $(OFFLINE),--offline) --locked check --hide-inclusion-graph advisories
 
 .PHONY: bench
 bench: provision ## Run the benchmarks (BENCH="--quick --only commit"); see docs/benchmarks.md
