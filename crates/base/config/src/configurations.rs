@@ -7,7 +7,7 @@ use crate::problem::Problems;
 use crate::scalar::{list, shown, text, wrong_type};
 use crate::section::{Entry, key_text, section};
 use crate::tree::{Node, Value};
-use crate::{Configuration, Filter, Match, Pattern, keys};
+use crate::{Configuration, Filter, Match, Pattern, keys, passing};
 
 /// Most entries.
 const CONFIGURATIONS_MAX: usize = 1_000;
@@ -84,7 +84,7 @@ fn configuration(name: &str, body: &Node, problems: &mut Problems<'_>) -> Option
         wrong_type(body, "`match` and `filter`", hint, problems);
         return None;
     }
-    let [matching, filter] = section(body, &keys::CONFIGURATION, problems);
+    let [matching, filter, sql, slot] = section(body, &keys::CONFIGURATION, problems);
     let given = |entry: Option<Entry<'_>>| !entry.is_none_or(|entry| entry.value.is_null());
     let matching = match matching {
         Some(entry) if given(matching) => conditions(entry.value, problems),
@@ -94,7 +94,10 @@ fn configuration(name: &str, body: &Node, problems: &mut Problems<'_>) -> Option
         Some(entry) if given(filter) => filter_of(entry.value, problems),
         _ => Some(None),
     };
-    Some(Configuration { name: name.to_owned(), matching: matching?, filter: filter? })
+    let sql = passing::sql(sql, problems);
+    let slot = passing::slot(slot, problems);
+    let name = name.to_owned();
+    Some(Configuration { name, matching: matching?, filter: filter?, sql: sql?, slot: slot? })
 }
 
 fn conditions(node: &Node, problems: &mut Problems<'_>) -> Option<Match> {

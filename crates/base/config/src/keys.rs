@@ -43,7 +43,7 @@ pub(crate) const CATALOG: [Key; 5] =
 pub(crate) const LIMITS: [Key; 3] =
     [key("max_connections"), key("startup_timeout"), key("peer_timeout")];
 /// One entry of `configurations`, below its name.
-pub(crate) const CONFIGURATION: [Key; 2] = [key("match"), key("filter")];
+pub(crate) const CONFIGURATION: [Key; 4] = [key("match"), key("filter"), key("sql"), key("slot")];
 /// `match`.
 pub(crate) const MATCH: [Key; 3] =
     [key("application_name"), also("source", "source_ip"), key("user")];

@@ -4,6 +4,8 @@ use pgnet::{Inbound, ReadError};
 use pgproto::backend::Report;
 use pgproto::startup::{self, Cancel, Packet, Replication, Startup, StartupError};
 
+use crate::probe::PROBE_NAME;
+
 use super::{Outbound, SessionError, refusal};
 
 /// Questions about encryption that are answered before a client is cut off: one of each
@@ -15,7 +17,7 @@ const NO: &[u8] = b"N";
 
 /// What a client wants.
 pub(super) enum Greeting {
-    /// A replication session.
+    /// A session: replication, or plain SQL.
     Startup(Startup),
     /// To cancel what another connection does.
     Cancel(Cancel),
@@ -35,8 +37,15 @@ pub(super) async fn receive(
             Ok(Packet::Cancel(cancel)) => return Ok(Greeting::Cancel(cancel)),
             Ok(Packet::Startup(startup)) => {
                 return match startup.replication() {
-                    Replication::Physical | Replication::Database => Ok(Greeting::Startup(startup)),
-                    Replication::No => Err(to_client.refuse(&refusal::not_replication()).await),
+                    // Who asks whether this is a relay is told, whatever it serves.
+                    Replication::No
+                        if startup.application_name() == Some(PROBE_NAME.as_bytes()) =>
+                    {
+                        Err(to_client.refuse(&refusal::not_replication()).await)
+                    }
+                    Replication::No | Replication::Physical | Replication::Database => {
+                        Ok(Greeting::Startup(startup))
+                    }
                     Replication::Invalid => Err(to_client.refuse(&refusal::bad_value()).await),
                 };
             }

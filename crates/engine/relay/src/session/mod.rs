@@ -8,17 +8,18 @@ mod outbound;
 mod refusal;
 mod reply;
 mod slots;
+mod sql;
 mod upstream;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use alarm::Code;
-use config::{Configuration, Selection};
+use config::{Configuration, Selection, Sql};
 use pgnet::{Accepted, DialError, Endpoint, Inbound, ReadError};
 use pgproto::backend::Report;
 use pgproto::replication::NAME_BYTES_MAX;
-use pgproto::startup::Cancel;
+use pgproto::startup::{Cancel, Replication};
 use pgtypes::Major;
 use tasks::CancellationToken;
 use tokio::time::Instant;
@@ -245,7 +246,14 @@ async fn run(
         source: address,
         user: startup.user(),
     };
+    let is_sql = startup.replication() == Replication::No;
     let configuration = match context.config.configuration_for(&client) {
+        Selection::Configuration(configuration)
+            if is_sql && configuration.sql == Sql::Passthrough =>
+        {
+            Some(configuration.clone())
+        }
+        _ if is_sql => return Err(to_client.refuse(&refusal::not_replication()).await),
         Selection::Unfiltered => None,
         Selection::Configuration(configuration) => Some(configuration.clone()),
         Selection::Refused => {
@@ -259,7 +267,11 @@ async fn run(
     let session = logged_in.into_session(context, &startup, configuration, &stop);
     let Some(session) = session else { return Ok(()) };
     announce(&session);
-    session.commands().await?;
+    if is_sql {
+        session.sql().await?;
+    } else {
+        session.commands().await?;
+    }
     info!("disconnected");
     Ok(())
 }
