@@ -1,6 +1,7 @@
 //! One client, from its first byte to its last.
 
 mod ask;
+mod auto_slot;
 mod commands;
 mod greeting;
 mod login;
@@ -131,6 +132,8 @@ pub(crate) struct Session {
     pub(crate) to_upstream: Outbound,
     /// The configuration that matched, when there is a list of them.
     pub(crate) configuration: Option<Configuration>,
+    /// The client's `application_name`, cut as the server cuts it.
+    pub(crate) name: String,
     /// The client's user, for reading names.
     pub(crate) user: String,
     /// Where the upstream is.
