@@ -11,7 +11,7 @@ use crate::scalar::{boolean, duration, list, number, port, shown, text, wrong_ty
 use crate::section::{Entry, section};
 use crate::tree::{Node, Value};
 use crate::{Host, Limits, LogFormat, Overrides, Relay};
-use crate::{configurations, keys, upstream};
+use crate::{configurations, encryption, keys, upstream};
 
 const LISTEN_PORT: u16 = 5433;
 /// Most addresses to listen on.
@@ -24,8 +24,8 @@ pub(crate) fn file(
     environment: &Environment,
     problems: &mut Problems<'_>,
 ) -> Option<Relay> {
-    let [listen, listen_port, upstream, state_dir, strict, configurations, limits, log_format] =
-        root.map_or([None; 8], |root| section(root, &keys::RELAY, problems));
+    let [listen, listen_port, upstream, state_dir, strict, configurations, limits, log_format, tls] =
+        root.map_or([None; 9], |root| section(root, &keys::RELAY, problems));
     if root.is_some_and(|root| !matches!(root.value, Value::Map(_))) {
         return None; // noted by `section`; that nothing is in it goes without saying
     }
@@ -38,13 +38,15 @@ pub(crate) fn file(
     };
     let strict = strict.map_or(Some(false), |entry| boolean(entry.value, problems));
     let configurations = match configurations {
-        Some(entry) => configurations::read(entry.value, problems).map(Some),
+        Some(entry) => configurations::read(entry.value, tls.is_some(), problems).map(Some),
         None => Some(None),
     };
     let limits = limits.map_or(Some(Limits::default()), |entry| limits_of(entry.value, problems));
     let log_format = log_format.map_or(Some(LogFormat::default()), |entry| format(entry, problems));
+    let tls = encryption::server(tls, environment, problems);
     Some(Relay {
         listen: listen?,
+        tls: tls?,
         upstream: upstream?,
         state_dir: state_dir?,
         strict: strict?,
@@ -66,6 +68,7 @@ pub(crate) fn no_file(
     let state_dir = default_state_dir(environment, problems);
     Some(Relay {
         listen: listen?,
+        tls: None,
         upstream: upstream?,
         state_dir: state_dir?,
         strict: false,

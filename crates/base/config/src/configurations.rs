@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crate::filter::{GLOBAL_TABLESPACE, TEMPLATE_DATABASES};
 use crate::problem::Problems;
-use crate::scalar::{list, shown, text, wrong_type};
+use crate::scalar::{boolean, list, shown, text, wrong_type};
 use crate::section::{Entry, key_text, section};
 use crate::tree::{Node, Value};
 use crate::{Configuration, Filter, Match, Pattern, keys, passing};
@@ -19,7 +19,13 @@ const PATTERN_BYTES_MAX: usize = 255;
 const NAME_BYTES_MAX: usize = 63;
 
 /// Reads the list; `None` when the list itself is wrong. A wrong entry is noted and left out.
-pub(crate) fn read(node: &Node, problems: &mut Problems<'_>) -> Option<Vec<Configuration>> {
+///
+/// `has_tls`: are clients offered TLS?
+pub(crate) fn read(
+    node: &Node,
+    has_tls: bool,
+    problems: &mut Problems<'_>,
+) -> Option<Vec<Configuration>> {
     if node.is_null() {
         let hint = "leave the key out to let every client through unfiltered, or write [] to \
                     refuse every client";
@@ -42,7 +48,7 @@ pub(crate) fn read(node: &Node, problems: &mut Problems<'_>) -> Option<Vec<Confi
             let hint = format!("the other one is number {first} of the list; rename one");
             problems.add(&name.span, message, hint);
         }
-        configurations.extend(configuration(text, body, problems));
+        configurations.extend(configuration(text, body, has_tls, problems));
     }
     Some(configurations)
 }
@@ -77,14 +83,19 @@ fn entry<'n>(item: &'n Node, problems: &mut Problems<'_>) -> Option<(&'n Node, &
     Some((name, body))
 }
 
-fn configuration(name: &str, body: &Node, problems: &mut Problems<'_>) -> Option<Configuration> {
+fn configuration(
+    name: &str,
+    body: &Node,
+    has_tls: bool,
+    problems: &mut Problems<'_>,
+) -> Option<Configuration> {
     if body.is_null() {
         let hint = "write `match:` and `filter:` indented below the name, or `{}` to match \
                     every client and filter nothing";
         wrong_type(body, "`match` and `filter`", hint, problems);
         return None;
     }
-    let [matching, filter, sql, slot] = section(body, &keys::CONFIGURATION, problems);
+    let [matching, filter, require_tls, sql, slot] = section(body, &keys::CONFIGURATION, problems);
     let given = |entry: Option<Entry<'_>>| !entry.is_none_or(|entry| entry.value.is_null());
     let matching = match matching {
         Some(entry) if given(matching) => conditions(entry.value, problems),
@@ -94,20 +105,32 @@ fn configuration(name: &str, body: &Node, problems: &mut Problems<'_>) -> Option
         Some(entry) if given(filter) => filter_of(entry.value, problems),
         _ => Some(None),
     };
+    if let Some(entry) = require_tls.filter(|_| !has_tls) {
+        let message = "`require_tls`, and clients are not offered TLS";
+        problems.add(&entry.key.span, message, "add `tls: {cert: ..., key: ...}` to the file");
+    }
+    let require_tls = require_tls.map_or(Some(false), |entry| boolean(entry.value, problems));
     let sql = passing::sql(sql, problems);
     let slot = passing::slot(slot, problems);
-    let name = name.to_owned();
-    Some(Configuration { name, matching: matching?, filter: filter?, sql: sql?, slot: slot? })
+    Some(Configuration {
+        name: name.to_owned(),
+        matching: matching?,
+        filter: filter?,
+        require_tls: require_tls?,
+        sql: sql?,
+        slot: slot?,
+    })
 }
 
 fn conditions(node: &Node, problems: &mut Problems<'_>) -> Option<Match> {
-    let [application_name, source, user] = section(node, &keys::MATCH, problems);
+    let [application_name, source, user, tls, certificate] = section(node, &keys::MATCH, problems);
     let mut name = |entry: Option<Entry<'_>>, what| match entry {
         Some(entry) => text(entry.value, what, problems).map(|text| Some(text.to_owned())),
         None => Some(None),
     };
     let application_name = name(application_name, "the application_name");
     let user = name(user, "the user");
+    let certificate = name(certificate, "the certificate's name");
     let source = match source {
         Some(entry) => {
             let network = text(entry.value, "the network", problems)?;
@@ -123,7 +146,17 @@ fn conditions(node: &Node, problems: &mut Problems<'_>) -> Option<Match> {
         }
         None => Some(None),
     };
-    Some(Match { application_name: application_name?, source: source?, user: user? })
+    let tls = match tls {
+        Some(entry) => boolean(entry.value, problems).map(Some),
+        None => Some(None),
+    };
+    Some(Match {
+        application_name: application_name?,
+        source: source?,
+        user: user?,
+        tls: tls?,
+        certificate: certificate?,
+    })
 }
 
 /// `filter`; `Some(None)` when nothing is filtered.

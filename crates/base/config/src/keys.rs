@@ -16,7 +16,7 @@ const fn also(name: &'static str, alias: &'static str) -> Key {
 }
 
 /// The whole file. `listen_port` is no alias of `listen`: it takes a port only.
-pub(crate) const RELAY: [Key; 8] = [
+pub(crate) const RELAY: [Key; 9] = [
     key("listen"),
     key("listen_port"),
     also("upstream", "master"),
@@ -25,7 +25,10 @@ pub(crate) const RELAY: [Key; 8] = [
     key("configurations"),
     key("limits"),
     key("log_format"),
+    key("tls"),
 ];
+/// `tls`.
+pub(crate) const TLS: [Key; 3] = [key("cert"), key("key"), key("client_ca")];
 /// `upstream`.
 pub(crate) const UPSTREAM: [Key; 7] = [
     key("host"),
@@ -43,10 +46,16 @@ pub(crate) const CATALOG: [Key; 5] =
 pub(crate) const LIMITS: [Key; 3] =
     [key("max_connections"), key("startup_timeout"), key("peer_timeout")];
 /// One entry of `configurations`, below its name.
-pub(crate) const CONFIGURATION: [Key; 4] = [key("match"), key("filter"), key("sql"), key("slot")];
+pub(crate) const CONFIGURATION: [Key; 5] =
+    [key("match"), key("filter"), key("require_tls"), key("sql"), key("slot")];
 /// `match`.
-pub(crate) const MATCH: [Key; 3] =
-    [key("application_name"), also("source", "source_ip"), key("user")];
+pub(crate) const MATCH: [Key; 5] = [
+    key("application_name"),
+    also("source", "source_ip"),
+    key("user"),
+    key("tls"),
+    key("certificate"),
+];
 /// `filter`.
 pub(crate) const FILTER: [Key; 4] = [
     key("include_databases"),
@@ -56,11 +65,12 @@ pub(crate) const FILTER: [Key; 4] = [
 ];
 
 /// Every section with its name, as messages call it.
-pub(crate) const SECTIONS: [(&str, &[Key]); 7] = [
+pub(crate) const SECTIONS: [(&str, &[Key]); 8] = [
     ("the top level of the file", &RELAY),
     ("`upstream`", &UPSTREAM),
     ("`catalog`", &CATALOG),
     ("`limits`", &LIMITS),
+    ("`tls`", &TLS),
     ("a configuration", &CONFIGURATION),
     ("`match`", &MATCH),
     ("`filter`", &FILTER),

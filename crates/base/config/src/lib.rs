@@ -15,6 +15,7 @@
 mod address;
 mod check;
 mod configurations;
+mod encryption;
 mod environment;
 mod filter;
 mod keys;

@@ -15,6 +15,10 @@ pub struct Client<'a> {
     pub source: Option<IpAddr>,
     /// Startup parameter `user`.
     pub user: &'a [u8],
+    /// Whether it came with TLS.
+    pub tls: bool,
+    /// The common name of the certificate that it showed; `None` when it showed none.
+    pub certificate: Option<&'a str>,
 }
 
 /// Conditions that all have to hold; none at all holds for everyone.
@@ -26,6 +30,10 @@ pub struct Match {
     pub source: Option<Network>,
     /// Exactly this user.
     pub user: Option<String>,
+    /// With TLS, or without.
+    pub tls: Option<bool>,
+    /// A verified certificate with exactly this common name.
+    pub certificate: Option<String>,
 }
 
 impl Match {
@@ -37,6 +45,8 @@ impl Match {
         };
         same(&self.application_name, client.application_name)
             && same(&self.user, client.user)
+            && self.tls.is_none_or(|tls| tls == client.tls)
+            && self.certificate.as_deref().is_none_or(|name| client.certificate == Some(name))
             && self.source.is_none_or(|net| client.source.is_some_and(|addr| net.contains(addr)))
     }
 }
@@ -49,6 +59,8 @@ mod tests {
         application_name: b"berlin",
         source: Some(IpAddr::V4(std::net::Ipv4Addr::new(192, 168, 7, 9))),
         user: b"repl",
+        tls: true,
+        certificate: Some("berlin.example"),
     };
 
     #[test]
@@ -62,10 +74,15 @@ mod tests {
             application_name: Some("berlin".into()),
             source: Some("192.168.0.0/16".parse().unwrap()),
             user: Some("repl".into()),
+            tls: Some(true),
+            certificate: Some("berlin.example".into()),
         };
         assert!(all.matches(&CLIENT));
         assert!(!all.matches(&Client { application_name: b"Berlin", ..CLIENT }));
         assert!(!all.matches(&Client { user: b"", ..CLIENT }));
+        assert!(!all.matches(&Client { tls: false, ..CLIENT }));
+        assert!(!all.matches(&Client { certificate: None, ..CLIENT }));
+        assert!(!all.matches(&Client { certificate: Some("berlin"), ..CLIENT }));
         assert!(!all.matches(&Client { source: "10.0.0.1".parse().ok(), ..CLIENT }));
     }
 

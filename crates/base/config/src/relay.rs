@@ -11,6 +11,8 @@ use crate::{Client, Filter, Listen, Match};
 pub struct Relay {
     /// Where standbys connect; never empty, no address twice.
     pub listen: Vec<Listen>,
+    /// What clients are offered that ask for TLS. `None`: nothing.
+    pub tls: Option<tls::Server>,
     /// The server that the WAL comes from.
     pub upstream: Upstream,
     /// Folder that keeps what was decided, across restarts; an absolute path.
@@ -37,6 +39,17 @@ pub enum Selection<'a> {
 }
 
 impl Relay {
+    /// For a relay inside a process whose one client is the process itself: what stands at the
+    /// door for others is left out. Conditions stay, so that no client gets what is another's.
+    #[must_use]
+    pub fn for_own_use(mut self) -> Self {
+        self.tls = None;
+        for configuration in self.configurations.iter_mut().flatten() {
+            configuration.require_tls = false;
+        }
+        self
+    }
+
     /// The configuration for this client: the first whose conditions all hold.
     #[must_use]
     pub fn configuration_for(&self, client: &Client<'_>) -> Selection<'_> {
@@ -60,6 +73,8 @@ pub struct Configuration {
     pub matching: Match,
     /// What these clients get. `None`: everything. A filter has at least one name.
     pub filter: Option<Filter>,
+    /// Are these clients turned away when they come without TLS?
+    pub require_tls: bool,
     /// What becomes of connections that are not for replication.
     pub sql: Sql,
     /// Which replication slot their streams use.

@@ -18,7 +18,13 @@ fn tcp(address: &str) -> Listen {
 
 fn client(application_name: &'static str, source: &str) -> Client<'static> {
     let application_name = application_name.as_bytes();
-    Client { application_name, source: source.parse::<IpAddr>().ok(), user: b"repl" }
+    Client {
+        application_name,
+        source: source.parse::<IpAddr>().ok(),
+        user: b"repl",
+        tls: false,
+        certificate: None,
+    }
 }
 
 fn selected<'a>(relay: &'a Relay, client: &Client<'_>) -> Option<&'a str> {

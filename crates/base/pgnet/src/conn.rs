@@ -1,4 +1,4 @@
-//! One connection, TCP or Unix socket, and how its death is noticed.
+//! One connection, TCP or Unix socket, with TLS or without, and how its death is noticed.
 
 use std::io;
 use std::pin::Pin;
@@ -6,8 +6,10 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{self as tokio_io, AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream, tcp, unix};
+
+use crate::secure::TlsStream;
 
 /// Keepalive probes start after this share of the peer timeout, and there are this many:
 /// three probes in the second half tell a dead peer from a slow one before the time is up.
@@ -20,6 +22,8 @@ pub enum Conn {
     Tcp(TcpStream),
     /// Over a Unix socket.
     Unix(UnixStream),
+    /// Over one of them, inside TLS.
+    Tls(Box<TlsStream>),
 }
 
 impl Conn {
@@ -33,7 +37,11 @@ impl Conn {
     ///
     /// When the system refuses an option.
     pub fn tune(&self, peer_timeout: Duration) -> io::Result<()> {
-        let Self::Tcp(stream) = self else { return Ok(()) };
+        let stream = match self {
+            Self::Tcp(stream) => stream,
+            Self::Unix(_) => return Ok(()),
+            Self::Tls(stream) => return stream.get_ref().0.under().tune(peer_timeout),
+        };
         stream.set_nodelay(true)?;
         if peer_timeout.is_zero() {
             return Ok(());
@@ -59,7 +67,81 @@ impl Conn {
                 let (read, write) = stream.into_split();
                 (ReadHalf::Unix(read), WriteHalf::Unix(write))
             }
+            Self::Tls(stream) => {
+                let (read, write) = tokio_io::split(stream);
+                (ReadHalf::Tls(read), WriteHalf::Tls(write))
+            }
         }
+    }
+
+    /// The two directions together again; `None` when they are not of one connection.
+    #[must_use]
+    pub fn of_halves(read: ReadHalf, write: WriteHalf) -> Option<Self> {
+        match (read, write) {
+            (ReadHalf::Tcp(read), WriteHalf::Tcp(write)) => read.reunite(write).ok().map(Self::Tcp),
+            (ReadHalf::Unix(read), WriteHalf::Unix(write)) => {
+                read.reunite(write).ok().map(Self::Unix)
+            }
+            (ReadHalf::Tls(read), WriteHalf::Tls(write)) if read.is_pair_of(&write) => {
+                Some(Self::Tls(read.unsplit(write)))
+            }
+            _ => None,
+        }
+    }
+}
+
+impl AsyncRead for Conn {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, into),
+            Self::Unix(stream) => Pin::new(stream).poll_read(cx, into),
+            Self::Tls(stream) => end_of_tls(Pin::new(stream).poll_read(cx, into)),
+        }
+    }
+}
+
+impl AsyncWrite for Conn {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        from: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, from),
+            Self::Unix(stream) => Pin::new(stream).poll_write(cx, from),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, from),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
+
+/// A peer that ends without TLS's own goodbye has ended: PostgreSQL's programs do when they are
+/// killed, and where an end is too early the protocol's own messages tell.
+fn end_of_tls(read: Poll<io::Result<()>>) -> Poll<io::Result<()>> {
+    match read {
+        Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            Poll::Ready(Ok(()))
+        }
+        read => read,
     }
 }
 
@@ -70,6 +152,10 @@ pub enum ReadHalf {
     Tcp(tcp::OwnedReadHalf),
     /// Over a Unix socket.
     Unix(unix::OwnedReadHalf),
+    /// Inside TLS.
+    Tls(tokio_io::ReadHalf<Box<TlsStream>>),
+    /// Of a connection that broke while TLS began: at its end.
+    Gone,
 }
 
 impl ReadHalf {
@@ -92,6 +178,8 @@ impl AsyncRead for ReadHalf {
         match self.get_mut() {
             Self::Tcp(half) => Pin::new(half).poll_read(cx, into),
             Self::Unix(half) => Pin::new(half).poll_read(cx, into),
+            Self::Tls(half) => end_of_tls(Pin::new(half).poll_read(cx, into)),
+            Self::Gone => Poll::Ready(Ok(())),
         }
     }
 }
@@ -103,6 +191,10 @@ pub enum WriteHalf {
     Tcp(tcp::OwnedWriteHalf),
     /// Over a Unix socket.
     Unix(unix::OwnedWriteHalf),
+    /// Inside TLS.
+    Tls(tokio_io::WriteHalf<Box<TlsStream>>),
+    /// Of a connection that broke while TLS began: takes nothing.
+    Gone,
 }
 
 impl AsyncWrite for WriteHalf {
@@ -114,6 +206,8 @@ impl AsyncWrite for WriteHalf {
         match self.get_mut() {
             Self::Tcp(half) => Pin::new(half).poll_write(cx, from),
             Self::Unix(half) => Pin::new(half).poll_write(cx, from),
+            Self::Tls(half) => Pin::new(half).poll_write(cx, from),
+            Self::Gone => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
         }
     }
 
@@ -121,6 +215,8 @@ impl AsyncWrite for WriteHalf {
         match self.get_mut() {
             Self::Tcp(half) => Pin::new(half).poll_flush(cx),
             Self::Unix(half) => Pin::new(half).poll_flush(cx),
+            Self::Tls(half) => Pin::new(half).poll_flush(cx),
+            Self::Gone => Poll::Ready(Ok(())),
         }
     }
 
@@ -128,6 +224,8 @@ impl AsyncWrite for WriteHalf {
         match self.get_mut() {
             Self::Tcp(half) => Pin::new(half).poll_shutdown(cx),
             Self::Unix(half) => Pin::new(half).poll_shutdown(cx),
+            Self::Tls(half) => Pin::new(half).poll_shutdown(cx),
+            Self::Gone => Poll::Ready(Ok(())),
         }
     }
 }

@@ -113,6 +113,14 @@ impl Inbound {
         Ok(bytes)
     }
 
+    /// Takes the connection out, with what has arrived and is not used yet; what stays here is
+    /// at its end.
+    pub fn take_half(&mut self) -> (ReadHalf, Vec<u8>) {
+        let rest = self.buffered().to_vec();
+        self.consume(usize::MAX);
+        (std::mem::replace(&mut self.half, ReadHalf::Gone), rest)
+    }
+
     /// Puts bytes back in front of those not used yet.
     pub fn unread(&mut self, bytes: &[u8]) {
         if !bytes.is_empty() {

@@ -24,6 +24,7 @@
 
 mod ask;
 mod builder;
+mod certificates;
 mod client;
 mod cluster;
 mod command;
@@ -44,6 +45,7 @@ mod waldump;
 mod workload;
 
 pub use builder::{Auth, Builder, PASSWORD};
+pub use certificates::{Authority, Certified};
 pub use client::{Answer, Client, Reply};
 pub use cluster::Cluster;
 pub use command::{run, run_failing};

@@ -38,6 +38,7 @@ async fn make(
     stop: CancellationToken,
 ) -> Result<()> {
     ensure!(!options.name.is_empty(), "--as needs a name");
+    let settings = settings.for_own_use();
     let target = absolute(&options.target)?;
     let mapping = options.tablespace_mapping.iter().map(|it| mapped(it));
     let mapping = mapping.collect::<Result<Vec<_>>>()?;
@@ -46,6 +47,8 @@ async fn make(
         application_name: options.name.as_bytes(),
         source: Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
         user: user.as_bytes(),
+        tls: false,
+        certificate: None,
     };
     let plan = relay::plan(&settings, &client).await?;
     let rooms = rooms(&plan, &target, &mapping)?;

@@ -246,23 +246,13 @@ impl Catalog {
         };
         let conn = self.endpoint.dial(self.dial_timeout).await?;
         let login = self.login()?;
-        let (client, connection) = match conn {
-            pgnet::Conn::Tcp(stream) => {
-                let (client, connection) =
-                    login.connect_raw(stream, NoTls).await.map_err(server)?;
-                (client, Either::Tcp(connection))
-            }
-            pgnet::Conn::Unix(stream) => {
-                let (client, connection) =
-                    login.connect_raw(stream, NoTls).await.map_err(server)?;
-                (client, Either::Unix(connection))
-            }
-        };
+        // TLS, if any, is in the connection already.
+        let (client, connection) = login.connect_raw(conn, NoTls).await.map_err(server)?;
         // The driver's connection has to be polled beside the question; both end here.
         let answer = async { question(&client).await };
         tokio::select! {
             answer = answer => answer.map_err(server),
-            Err(error) = connection.run() => Err(server(error)),
+            Err(error) = connection => Err(server(error)),
         }
     }
 
@@ -290,19 +280,4 @@ fn size_of(row: &tokio_postgres::Row) -> Option<Size> {
         tablespace: Oid(row.try_get(1).ok()?),
         bytes: u64::try_from(bytes?).unwrap_or(0),
     })
-}
-
-/// The two types of connection that the driver gives.
-enum Either {
-    Tcp(tokio_postgres::Connection<tokio::net::TcpStream, tokio_postgres::tls::NoTlsStream>),
-    Unix(tokio_postgres::Connection<tokio::net::UnixStream, tokio_postgres::tls::NoTlsStream>),
-}
-
-impl Either {
-    async fn run(self) -> Result<(), tokio_postgres::Error> {
-        match self {
-            Self::Tcp(connection) => connection.await,
-            Self::Unix(connection) => connection.await,
-        }
-    }
 }

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use alarm::Code;
 use config::{Configuration, Selection, Sql};
-use pgnet::{Accepted, DialError, Endpoint, Inbound, ReadError};
+use pgnet::{Accepted, DialError, Endpoint, Inbound, ReadError, Secured};
 use pgproto::backend::Report;
 use pgproto::replication::NAME_BYTES_MAX;
 use pgproto::startup::{Cancel, Replication};
@@ -30,6 +30,8 @@ use tracing::{Instrument as _, Span, error, info, info_span, warn};
 use crate::service::Context;
 use crate::stream::StreamError;
 use crate::upstream::{NoHost, Place, Unfit, UpstreamError};
+
+use greeting::Door;
 
 pub(crate) use outbound::Outbound;
 pub(crate) use reply::{STREAM_BUFFER_BYTES, pass_up};
@@ -182,9 +184,10 @@ pub(crate) async fn turn_away(accepted: Accepted, context: Arc<Context>) {
     let (read, write) = accepted.conn.into_split();
     let (mut from_client, mut to_client) = (Inbound::new(read), Outbound::new(write));
     // libpq shows an error only in answer to its startup packet.
-    let greeting = greeting::receive(&mut from_client, &mut to_client);
-    if let Ok(Ok(greeting::Greeting::Cancel(cancel))) =
-        tokio::time::timeout(TURN_AWAY_TIMEOUT, greeting).await
+    let tls = context.config.tls.as_ref();
+    let door = Door { from_client: &mut from_client, to_client: &mut to_client, tls };
+    if let Ok(Ok((greeting::Greeting::Cancel(cancel), _))) =
+        tokio::time::timeout(TURN_AWAY_TIMEOUT, door.receive()).await
     {
         // Takes no place for long, and may be what makes room.
         if let Err(error) = pass_cancel(&cancel, &context).await {
@@ -231,13 +234,15 @@ async fn run(
     let (read, write) = conn.into_split();
     let (mut from_client, mut to_client) = (Inbound::new(read), Outbound::new(write));
 
-    let greeting = greeting::receive(&mut from_client, &mut to_client);
+    let tls = context.config.tls.as_ref();
+    let door = Door { from_client: &mut from_client, to_client: &mut to_client, tls };
     let greeting = tokio::select! {
-        greeting = tokio::time::timeout_at(deadline, greeting) => greeting,
+        greeting = tokio::time::timeout_at(deadline, door.receive()) => greeting,
         () = stop.cancelled() => return Err(SessionError::Stopping),
     };
     let slow = |_elapsed| SessionError::ClientSlow { what: "send its startup packet" };
-    let startup = match greeting.map_err(slow)?? {
+    let (greeting, secured) = greeting.map_err(slow)??;
+    let startup = match greeting {
         greeting::Greeting::Startup(startup) => startup,
         greeting::Greeting::Cancel(cancel) => return pass_cancel(&cancel, context).await,
         greeting::Greeting::Nothing => return Ok(()),
@@ -248,6 +253,8 @@ async fn run(
         application_name: startup.application_name().unwrap_or_default(),
         source: address,
         user: startup.user(),
+        tls: secured.is_some(),
+        certificate: secured.as_ref().and_then(common_name),
     };
     let is_sql = startup.replication() == Replication::No;
     let configuration = match context.config.configuration_for(&client) {
@@ -264,12 +271,17 @@ async fn run(
             return Err(to_client.refuse(&report).await);
         }
     };
+    if let Some(configuration) = configuration.as_ref().filter(|it| it.require_tls)
+        && secured.is_none()
+    {
+        return Err(to_client.refuse(&refusal::tls_required(&configuration.name)).await);
+    }
     let login = login::Login { startup: &startup, context, deadline, stop: &stop };
     let login = login.pass(from_client, to_client);
     let logged_in = login.await?;
     let session = logged_in.into_session(context, &startup, configuration, &stop);
     let Some(session) = session else { return Ok(()) };
-    announce(&session);
+    announce(&session, secured.as_ref());
     if is_sql {
         session.sql().await?;
     } else {
@@ -285,11 +297,18 @@ fn shown(name: &[u8]) -> String {
     String::from_utf8_lossy(name).into_owned()
 }
 
-fn announce(session: &Session) {
+/// Whom the client's certificate names.
+fn common_name(secured: &Secured) -> Option<&str> {
+    secured.certificate.as_ref().map(|it| it.common_name.as_str())
+}
+
+fn announce(session: &Session, secured: Option<&Secured>) {
     info!(
         user = session.user,
         configuration = session.configuration.as_ref().map(|it| it.name.as_str()),
         filtered = session.filter().is_some(),
+        tls = secured.map(|it| it.version),
+        certificate = secured.and_then(common_name),
         "connected",
     );
 }

@@ -28,6 +28,11 @@ impl Outbound {
         Self { half, pending: Vec::new(), written: 0, inside_message: false }
     }
 
+    /// Takes the connection out; what stays here takes nothing.
+    pub(crate) const fn take_half(&mut self) -> WriteHalf {
+        std::mem::replace(&mut self.half, WriteHalf::Gone)
+    }
+
     /// Puts whole messages in line.
     pub(crate) fn queue(&mut self, messages: &[u8]) {
         self.pending.extend_from_slice(messages);
@@ -45,7 +50,8 @@ impl Outbound {
         }
         self.pending.clear();
         self.written = 0;
-        Ok(())
+        // TLS keeps what the socket did not take yet; without it this does nothing.
+        self.half.flush().await
     }
 
     /// Writes from a buffer of the caller's, behind what is in line; `ends_message` tells
@@ -63,7 +69,7 @@ impl Outbound {
         self.inside_message = true;
         self.half.write_all(bytes).await?;
         self.inside_message = !ends_message;
-        Ok(())
+        self.half.flush().await
     }
 
     /// As [`Self::queue`] and [`Self::flush`], towards a client.

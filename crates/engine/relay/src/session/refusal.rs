@@ -44,6 +44,22 @@ pub(super) fn no_configuration(startup: &Startup) -> Report {
     )
 }
 
+/// As a server says it.
+pub(super) fn unencrypted_data() -> Report {
+    let message = "received unencrypted data after SSL request";
+    Report::fatal(SqlState::PROTOCOL_VIOLATION, message).with_detail(
+        "This could be either a client-software bug or evidence of an attempted \
+         man-in-the-middle attack.",
+    )
+}
+
+pub(super) fn tls_required(configuration: &str) -> Report {
+    let message = format!("configuration {configuration:?} of this pgherd relay requires TLS");
+    Report::fatal(SqlState::INVALID_AUTHORIZATION, message).with_hint(
+        "Set sslmode=require, or better verify-full with sslrootcert, in primary_conninfo.",
+    )
+}
+
 pub(super) fn unknown_version(error: &UnknownMajor) -> Report {
     Report::fatal(SqlState::FEATURE_NOT_SUPPORTED, error.to_string())
         .with_hint("Use a pgherd that knows this version of PostgreSQL.")
