@@ -3,12 +3,13 @@
 //! They are read with the configuration, so that a bad one is a problem of the configuration
 //! with its place, both at the start and when the relay is told to read it again.
 
-use tls::{FileProblem, Server, ServerFiles};
+use tls::{Client, ClientFiles, FileProblem, Server, ServerFiles, SslMode};
 
 use crate::check::path;
 use crate::environment::Environment;
 use crate::keys;
 use crate::problem::Problems;
+use crate::scalar::{shown, text};
 use crate::section::{Entry, section};
 
 /// `tls`; `Some(None)` without the section.
@@ -42,6 +43,77 @@ pub(crate) fn server(
             None
         }
     }
+}
+
+/// The keys of `upstream` that are about TLS.
+#[derive(Clone, Copy)]
+pub(crate) struct Ssl<'n> {
+    pub(crate) sslmode: Option<Entry<'n>>,
+    pub(crate) sslrootcert: Option<Entry<'n>>,
+    pub(crate) sslcert: Option<Entry<'n>>,
+    pub(crate) sslkey: Option<Entry<'n>>,
+}
+
+/// How the upstream is met; `Some(None)` without TLS.
+pub(crate) fn client(
+    ssl: Ssl<'_>,
+    environment: &Environment,
+    problems: &mut Problems<'_>,
+) -> Option<Option<Client>> {
+    let named = [
+        ("sslrootcert", ssl.sslrootcert),
+        ("sslcert", ssl.sslcert),
+        ("sslkey", ssl.sslkey),
+        ("sslmode", ssl.sslmode),
+    ];
+    let Some(mode_entry) = ssl.sslmode else {
+        // A file that has no effect would be taken for one that has.
+        for (name, entry) in named {
+            let Some(entry) = entry else { continue };
+            let message = format!("`{name}` without `sslmode`, which is `disable` then");
+            problems.add(&entry.key.span, message, "add `sslmode: verify-full`");
+        }
+        return Some(None);
+    };
+    let mode = mode(mode_entry, problems);
+    let mut file = |name, entry: Option<Entry<'_>>| match entry {
+        Some(entry) => path(entry.value, name, environment, problems).map(Some),
+        None => Some(None),
+    };
+    let root_cert = file("sslrootcert", ssl.sslrootcert);
+    let own = [file("sslcert", ssl.sslcert), file("sslkey", ssl.sslkey)];
+    let (mode, root_cert) = (mode?, root_cert?);
+    let [cert, key] = own;
+    let own = match (cert?, key?) {
+        (Some(cert), Some(key)) => Some((cert, key)),
+        (None, None) => None,
+        _ => {
+            let hint = "give both, or none of them";
+            problems.add(&mode_entry.key.span, "`sslcert` and `sslkey` belong together", hint);
+            return None;
+        }
+    };
+    if mode == SslMode::Disable {
+        return Some(None);
+    }
+    match Client::load(&ClientFiles { mode, root_cert, own }) {
+        Ok(client) => Some(Some(client)),
+        Err(problem) => {
+            note(&problem, &named, mode_entry, problems);
+            None
+        }
+    }
+}
+
+fn mode(entry: Entry<'_>, problems: &mut Problems<'_>) -> Option<SslMode> {
+    let given = text(entry.value, "sslmode", problems)?;
+    let mode = SslMode::ALL.into_iter().find(|mode| mode.word() == given);
+    if mode.is_none() {
+        let words = SslMode::ALL.map(SslMode::word).join(", ");
+        let message = format!("there is no sslmode {}", shown(given));
+        problems.add(&entry.value.span, message, format!("write one of {words}"));
+    }
+    mode
 }
 
 /// Puts the problem of a file where the file is named.

@@ -30,7 +30,7 @@ pub(crate) const RELAY: [Key; 9] = [
 /// `tls`.
 pub(crate) const TLS: [Key; 3] = [key("cert"), key("key"), key("client_ca")];
 /// `upstream`.
-pub(crate) const UPSTREAM: [Key; 7] = [
+pub(crate) const UPSTREAM: [Key; 11] = [
     key("host"),
     key("port"),
     key("catalog"),
@@ -38,6 +38,10 @@ pub(crate) const UPSTREAM: [Key; 7] = [
     key("target"),
     key("failover_wait"),
     key("watch_interval"),
+    key("sslmode"),
+    key("sslrootcert"),
+    key("sslcert"),
+    key("sslkey"),
 ];
 /// `upstream.catalog`.
 pub(crate) const CATALOG: [Key; 5] =

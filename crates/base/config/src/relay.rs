@@ -112,6 +112,8 @@ pub struct Upstream {
     pub catalog: Catalog,
     /// The hosts among which it moves. `None`: it stays at `host`.
     pub moving: Option<Moving>,
+    /// How it is met with TLS. `None`: without, as libpq's `sslmode=disable`.
+    pub tls: Option<tls::Client>,
 }
 
 /// An upstream that is one of several hosts, now this one and then another.

@@ -7,7 +7,7 @@ use crate::problem::Problems;
 use crate::scalar::{port, text};
 use crate::section::{Entry, section};
 use crate::tree::Node;
-use crate::{Address, Catalog, Host, Upstream, keys, moving};
+use crate::{Address, Catalog, Host, Upstream, encryption, keys, moving};
 
 const HOST: &str = "localhost";
 const PORT: u16 = 5432;
@@ -38,8 +38,21 @@ pub(crate) fn section_of(
     environment: &Environment,
     problems: &mut Problems<'_>,
 ) -> Option<Upstream> {
-    let [host, upstream_port, catalog, hosts, target, failover_wait, watch_interval] =
-        node.map_or([None; 7], |node| section(node, &keys::UPSTREAM, problems));
+    let [
+        host,
+        upstream_port,
+        catalog,
+        hosts,
+        target,
+        failover_wait,
+        watch_interval,
+        sslmode,
+        sslrootcert,
+        sslcert,
+        sslkey,
+    ] = node.map_or([None; 11], |node| section(node, &keys::UPSTREAM, problems));
+    let ssl = encryption::Ssl { sslmode, sslrootcert, sslcert, sslkey };
+    let tls = encryption::client(ssl, environment, problems);
     let moving = moving::Keys { host, hosts, target, failover_wait, watch_interval };
     let host = host
         .map_or_else(|| Some(Host::Name(HOST.to_owned())), |entry| host_of(entry.value, problems));
@@ -55,7 +68,7 @@ pub(crate) fn section_of(
         Some(first) => first,
         None => Address::new(options.host.clone().or(host)?, port?),
     };
-    Some(Upstream { host, port, catalog: catalog?, moving })
+    Some(Upstream { host, port, catalog: catalog?, moving, tls: tls? })
 }
 
 fn host_of(node: &Node, problems: &mut Problems<'_>) -> Option<Host> {

@@ -55,6 +55,12 @@ impl Conn {
         socket.set_tcp_user_timeout(Some(peer_timeout))
     }
 
+    /// Whether it is inside TLS.
+    #[must_use]
+    pub const fn is_tls(&self) -> bool {
+        matches!(self, Self::Tls(_))
+    }
+
     /// The two directions, to be used independently.
     #[must_use]
     pub fn into_split(self) -> (ReadHalf, WriteHalf) {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::net::{TcpStream, UnixStream};
 
-use crate::Conn;
+use crate::{Conn, TlsError};
 
 /// A server's place, as libpq's `host` and `port` give it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +46,14 @@ pub enum DialError {
         endpoint: Endpoint,
         /// How long.
         waited: Duration,
+    },
+    /// TLS has to be, and there is none.
+    #[error("cannot connect to {endpoint} with TLS: {source}")]
+    Tls {
+        /// Where we got.
+        endpoint: Endpoint,
+        /// What went wrong.
+        source: TlsError,
     },
 }
 

@@ -11,6 +11,7 @@
 //! messages mean beyond their frame (`pgproto`).
 
 mod conn;
+mod dial_tls;
 mod endpoint;
 mod inbound;
 mod listener;
@@ -18,6 +19,7 @@ pub mod passfile;
 mod secure;
 
 pub use conn::{Conn, ReadHalf, WriteHalf};
+pub use dial_tls::Try;
 pub use endpoint::{DialError, Endpoint};
 pub use inbound::{Inbound, Message, ReadError};
 pub use listener::{Accepted, Listener, Local};

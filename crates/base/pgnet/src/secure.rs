@@ -25,6 +25,12 @@ pub enum TlsError {
     /// another server, led here by somebody in between.
     #[error("received direct SSL connection request without ALPN protocol negotiation extension")]
     NoAlpn,
+    /// The server does not have it.
+    #[error("the server does not support SSL, and sslmode asks for it")]
+    NotOffered,
+    /// Neither yes nor no.
+    #[error("the answer to a request for TLS was {0:?}")]
+    Answer(char),
     /// A name that no certificate can have.
     #[error("{0:?} is no host name")]
     Name(String),

@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use rustix::process::Signal;
@@ -15,6 +15,9 @@ use crate::wait::wait_until;
 
 /// `USER_HZ`: what `/proc/PID/stat` counts CPU time in, the same on every Linux.
 const TICKS_A_SECOND: f64 = 100.0;
+
+/// How long what an ended program printed may be on its way while another one holds its pipe.
+const READ_LIMIT: Duration = Duration::from_secs(5);
 
 /// A running program; killed when dropped.
 #[derive(Debug)]
@@ -80,14 +83,19 @@ impl Program {
         part: &str,
         limit: Duration,
     ) -> Result<String> {
-        let mut ended_before = false;
+        let mut ended: Option<Instant> = None;
         let found = wait_until(&format!("a line with {part:?}"), limit, || {
+            // Its last lines may still be on their way: each reader goes when it sees the end behind
+            // them, unless somebody inherited the pipe.
+            let is_read = Arc::strong_count(&self.lines) == 1;
+            let is_over = ended.is_some_and(|at| is_read || at.elapsed() > READ_LIMIT);
             let line = self.lines().into_iter().skip(seen).find(|line| line.contains(part));
-            if line.is_none() && ended_before {
+            if line.is_none() && is_over {
                 bail!("the program ended without a line with {part:?}");
             }
-            // Its last lines may still be on their way.
-            ended_before = self.child.try_wait()?.is_some();
+            if ended.is_none() && self.child.try_wait()?.is_some() {
+                ended = Some(Instant::now());
+            }
             Ok(line)
         });
         found.with_context(|| format!("it printed:\n{}", self.text()))

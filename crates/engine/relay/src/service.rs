@@ -277,6 +277,16 @@ impl Context {
         self.tuned(conn, &place.endpoint).map(|conn| (conn, place)).map_err(UpstreamError::from)
     }
 
+    /// Connects again after the server refused the login, when `sslmode` leaves another way.
+    pub(crate) async fn dial_again(
+        &self,
+        place: &Place,
+        was_tls: bool,
+    ) -> Result<Option<Conn>, DialError> {
+        let conn = self.upstream.dial_again(place, was_tls).await?;
+        conn.map(|conn| self.tuned(conn, &place.endpoint)).transpose()
+    }
+
     /// Connects to where the upstream is now, without waiting for one.
     pub(crate) async fn dial(&self) -> Result<Conn, DialError> {
         let (conn, endpoint) = self.upstream.dial().await?;

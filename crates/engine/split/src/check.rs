@@ -6,7 +6,7 @@ use crate::cut::reason;
 use crate::journal::Step;
 use crate::server::Session;
 use crate::split::Split;
-use crate::{Error, Helper};
+use crate::{Error, Helper, sql};
 
 /// Tables have rows, and the planner knows nothing of any of them.
 const STATISTICS_MISSING: &str = "select not exists (select from pg_statistic where starelid > 16383) \
@@ -22,6 +22,9 @@ const INDEXES: &str = "select c.oid from pg_index i join pg_class c on c.oid = i
      and c.relpersistence = 'p' and i.indisready and i.indisvalid order by c.oid";
 const CATALOGS: &str = "select oid from pg_class where relkind in ('r', 't') and oid < 16384 \
      and relpersistence = 'p' order by oid";
+const EXISTS: &str = "select exists (select from pg_class where oid = $1)";
+/// Indexes that are checked in one transaction, which locks each of them and its table.
+const BATCH: usize = 100;
 /// Our own place for the extension; the transaction is rolled back.
 const SCHEMA: &str = "pgherd_check";
 /// `ERRCODE_INDEX_CORRUPTED`, `ERRCODE_DATA_CORRUPTED`.
@@ -40,85 +43,139 @@ impl<H: Helper> Split<'_, H> {
         self.ensure_target().await?;
         self.journal.begin_step(Step::Checked)?;
         let names: Vec<_> = self.opened_before().into_iter().map(|it| it.name.clone()).collect();
+        let mut damaged = Vec::new();
         for name in names {
             self.helper.progress(&format!("checking {name}"));
-            let target = self.target(&name).await?;
-            if target.one::<bool>("look for statistics", STATISTICS_MISSING, &[]).await? {
-                target.run("analyze", "analyze").await?;
+            match self.look_at(&name, counts.as_ref()).await {
+                Ok(found) => self.helper.say(&format!("{name}: {found}")),
+                // The others are worth knowing too.
+                Err(Error::Damaged(reason)) => damaged.push(reason),
+                Err(error) => return Err(error),
             }
-            let checked = self.amcheck(&target, &name).await?;
-            let rows = match &counts {
-                Some(counts) => counts.compare(self, &name).await?,
-                None => None,
-            };
-            let rows = match rows {
-                Some(tables) => format!("rows of {tables} tables are as on the source"),
-                None => "rows were not compared, for want of sessions from before the cut".into(),
-            };
-            self.helper.say(&format!("{name}: {checked}; {rows}"));
+        }
+        if !damaged.is_empty() {
+            return Err(Error::Damaged(damaged.join("\n")));
         }
         self.journal.done(Step::Checked)
+    }
+
+    async fn look_at(&self, name: &str, counts: Option<&Counts>) -> Result<String, Error> {
+        let target = self.target(name).await?;
+        if target.one::<bool>("look for statistics", STATISTICS_MISSING, &[]).await? {
+            target.run("analyze", "analyze").await?;
+        }
+        let checked = self.amcheck(&target, name).await?;
+        let rows = match counts {
+            Some(counts) => counts.compare(self, name).await?,
+            None => None,
+        };
+        Ok(match rows {
+            Some(tables) => format!("{checked}; rows of {tables} tables are as on the source"),
+            None => format!(
+                "{checked}; rows were not compared, for want of sessions from before the cut"
+            ),
+        })
     }
 
     /// Checks indexes and catalogs with the extension amcheck, which leaves no trace.
     async fn amcheck(&self, target: &Session, database: &str) -> Result<String, Error> {
         let installed: Vec<String> = target.column("look for amcheck", AMCHECK, &[]).await?;
-        let schema = match installed.first() {
-            Some(schema) => schema.clone(),
-            None if target.one("look for amcheck", AVAILABLE, &[]).await? => SCHEMA.to_owned(),
+        let extension = match installed.first() {
+            Some(schema) => Extension { schema: sql::name(schema), is_there: true },
+            None if target.one("look for amcheck", AVAILABLE, &[]).await? => {
+                Extension { schema: sql::name(SCHEMA), is_there: false }
+            }
             None => return Ok("indexes were not checked, for want of the extension amcheck".into()),
         };
-        let schema = crate::sql::name(&schema);
-        target.run("begin", "begin").await?;
-        let checked = async {
-            if installed.is_empty() {
-                let create =
-                    format!("create schema {schema}; create extension amcheck schema {schema}");
-                target.run("make the extension amcheck", &create).await?;
-            }
-            self.check_all(target, &schema, database).await
+        let indexes: Vec<u32> = target.column("list indexes", INDEXES, &[]).await?;
+        let mut sound = 0;
+        for batch in indexes.chunks(BATCH) {
+            extension.open(target).await?;
+            let checked = self.check_indexes(target, &extension.schema, batch, database).await;
+            target.run("end the check", "rollback").await?;
+            sound += checked?;
         }
-        .await;
+        extension.open(target).await?;
+        let checked = self.check_catalogs(target, &extension.schema, database).await;
         target.run("end the check", "rollback").await?;
-        let (indexes, catalogs) = checked?;
-        Ok(format!("{indexes} indexes and {catalogs} catalogs are sound"))
+        Ok(format!("{sound} indexes and {} catalogs are sound", checked?))
     }
 
-    async fn check_all(
+    async fn check_indexes(
+        &self,
+        target: &Session,
+        schema: &str,
+        indexes: &[u32],
+        database: &str,
+    ) -> Result<usize, Error> {
+        let check = format!("select {schema}.bt_index_check($1::oid::regclass)");
+        let mut sound = 0;
+        for oid in indexes {
+            self.check_stop()?;
+            target.run("begin", "savepoint one").await?;
+            match target.rows("check an index", &check, &[oid]).await {
+                Ok(_sound) => sound += 1,
+                Err(error) if is_damage(&error) => {
+                    return Err(Error::Damaged(format!("database {database}: {}", reason(&error))));
+                }
+                Err(error) => {
+                    target.run("go on", "rollback to savepoint one").await?;
+                    // One that was dropped since is no damage; anything else is not to be passed over.
+                    if target.one::<bool>("look for an index", EXISTS, &[oid]).await? {
+                        return Err(error);
+                    }
+                }
+            }
+            target.run("go on", "release savepoint one").await?;
+        }
+        Ok(sound)
+    }
+
+    async fn check_catalogs(
         &self,
         target: &Session,
         schema: &str,
         database: &str,
-    ) -> Result<(usize, usize), Error> {
-        let index = format!("select {schema}.bt_index_check($1::oid::regclass)");
-        let mut indexes = 0;
-        for oid in target.column::<u32>("list indexes", INDEXES, &[]).await? {
-            self.check_stop()?;
-            target.run("begin", "savepoint one").await?;
-            match target.rows("check an index", &index, &[&oid]).await {
-                Ok(_sound) => indexes += 1,
-                Err(error) if is_damage(&error) => {
-                    return Err(Error::Damaged(format!("database {database}: {}", reason(&error))));
-                }
-                // Dropped since.
-                Err(_gone) => target.run("go on", "rollback to savepoint one").await?,
-            }
-            target.run("go on", "release savepoint one").await?;
-        }
-        let sql = "select exists (select from pg_proc where proname = 'verify_heapam')";
-        if !target.one::<bool>("look for verify_heapam", sql, &[]).await? {
-            return Ok((indexes, 0));
+    ) -> Result<usize, Error> {
+        let known = "select exists (select from pg_proc where proname = 'verify_heapam')";
+        if !target.one::<bool>("look for verify_heapam", known, &[]).await? {
+            return Ok(0);
         }
         let heap = format!("select msg from {schema}.verify_heapam($1::oid::regclass) limit 5");
         let catalogs: Vec<u32> = target.column("list catalogs", CATALOGS, &[]).await?;
         for oid in &catalogs {
+            self.check_stop()?;
             let found: Vec<String> = target.column("check a catalog", &heap, &[oid]).await?;
             if !found.is_empty() {
                 let found = found.join("; ");
                 return Err(Error::Damaged(format!("database {database}, catalog {oid}: {found}")));
             }
         }
-        Ok((indexes, catalogs.len()))
+        Ok(catalogs.len())
+    }
+}
+
+/// amcheck, as a database has it, or as we make it for one transaction.
+struct Extension {
+    /// In quotes.
+    schema: String,
+    is_there: bool,
+}
+
+impl Extension {
+    /// Begins a transaction that has it.
+    async fn open(&self, target: &Session) -> Result<(), Error> {
+        target.run("begin", "begin").await?;
+        if self.is_there {
+            return Ok(());
+        }
+        let schema = &self.schema;
+        let create = format!("create schema {schema}; create extension amcheck schema {schema}");
+        let made = target.run("make the extension amcheck", &create).await;
+        if made.is_err() {
+            target.run("end the check", "rollback").await?;
+        }
+        made
     }
 }
 

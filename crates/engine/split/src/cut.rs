@@ -17,14 +17,14 @@ use crate::target::{CONTROL, REPLAYED};
 use crate::{Error, Helper};
 
 /// How long the target may take to replay what was written at the last.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(60);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 const PROMOTE_TIMEOUT: Duration = Duration::from_secs(120);
 /// Between two looks, while nobody can write.
 const INTERVAL: Duration = Duration::from_millis(2);
 
 /// Writes a record and then flushes it, with all that is before it, by committing. What it gives
 /// is where the record ends.
-const MARK: &str = "select pg_logical_emit_message(true, 'pgherd', 'the cut')::text";
+const MARK: &str = "select pg_logical_emit_message(true, 'pgherd', 'split')::text";
 
 /// Whoever reads on the target must not hold up what is replayed at the last.
 const NO_DELAY: [&str; 3] = [
@@ -86,9 +86,7 @@ impl<H: Helper> Split<'_, H> {
         allow(source, &self.opened_before(), false).await?;
         end_sessions(self, source, &oids, &counts.own).await?;
         self.journal.done(Step::SourceClosed)?;
-        source.run("begin", "begin").await?;
-        let cut = source.lsn("write the last record", MARK).await?;
-        source.run("flush the WAL", "commit").await?;
+        let cut = mark(source).await?;
         let since = Instant::now();
         loop {
             let replayed = target.lsn("ask for the position", REPLAYED).await?;
@@ -166,6 +164,14 @@ impl<H: Helper> Split<'_, H> {
             .say(&format!("the databases are open on the target; no writes for {secs:.2} s"));
         Ok(())
     }
+}
+
+/// Writes a record and flushes it; gives where it ends.
+pub(crate) async fn mark(source: &Session) -> Result<Lsn, Error> {
+    source.run("begin", "begin").await?;
+    let end = source.lsn("write a record", MARK).await?;
+    source.run("flush the WAL", "commit").await?;
+    Ok(end)
 }
 
 fn late(replayed: Lsn, cut: Lsn) -> Error {

@@ -25,6 +25,7 @@ mod cut;
 mod drop_source;
 mod error;
 pub mod journal;
+mod lag;
 mod options;
 pub mod plan;
 mod processes;
@@ -44,6 +45,7 @@ use tasks::CancellationToken;
 
 pub use error::Error;
 pub use journal::{Step, names_in, summary};
+pub use lag::{Lag, lag};
 pub use options::{BadOptions, Options, Owner, patterns};
 pub use plan::{Finding, Plan, Weight};
 pub use programs::Programs;

@@ -1,6 +1,7 @@
 //! Processes that outlive the one that started them.
 
 use std::fs;
+use std::path::PathBuf;
 
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
@@ -18,6 +19,11 @@ pub(crate) fn is_running(pid: u32, part: &str) -> bool {
         // No such file system: the number has to do.
         Err(_) => test_kill_process(process).is_ok(),
     }
+}
+
+/// The working directory of a process, when it can be told.
+pub(crate) fn folder(pid: u32) -> Option<PathBuf> {
+    fs::read_link(format!("/proc/{pid}/cwd")).ok()
 }
 
 /// The process that has `part` in its command line, if it can be told: one that was started by

@@ -14,6 +14,9 @@ use crate::{Error, Helper, processes};
 
 /// How long the relay may take to listen.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
+/// A process that was just started has no command line yet, and so has one that ended: for so
+/// long it counts as the former.
+const EXEC_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long it may take to end.
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 /// Between two looks.
@@ -56,7 +59,8 @@ impl<H: Helper> Split<'_, H> {
         let port = self.journal.record.relay_port;
         let since = Instant::now();
         while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
-            if !self.relay_runs() || since.elapsed() > START_TIMEOUT {
+            let may_be_dead = since.elapsed() > EXEC_TIMEOUT && !self.relay_runs();
+            if may_be_dead || since.elapsed() > START_TIMEOUT {
                 return Err(Error::Program { program: "pgherd relay", reason: tail(&log) });
             }
             self.pause(INTERVAL).await?;

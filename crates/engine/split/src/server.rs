@@ -5,7 +5,7 @@ use std::time::Duration;
 use pgnet::passfile;
 use serde::{Deserialize, Serialize};
 use tasks::{CancellationToken, Group};
-use tokio_postgres::config::Host;
+use tokio_postgres::config::{Host, SslMode};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, NoTls, Row};
 
@@ -22,6 +22,10 @@ const SESSION_SETTINGS: &str = "-c statement_timeout=0 -c lock_timeout=30s \
      -c idle_in_transaction_session_timeout=0 -c synchronous_commit=local \
      -c default_transaction_read_only=off -c default_transaction_isolation=read\\ committed \
      -c client_min_messages=error -c search_path=pg_catalog";
+
+/// The same of settings that not every version knows, or does when it connects.
+const NO_LIMITS: &str = "select set_config(name, '0', false) from pg_settings \
+     where name in ('idle_session_timeout', 'transaction_timeout') and setting <> '0'";
 
 /// How to reach a server, and as whom.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,6 +59,13 @@ impl Login {
             let cause = std::error::Error::source(&error).map(ToString::to_string);
             bad(cause.unwrap_or_else(|| format!("{error}")))
         })?;
+        // What would be passed over in silence is refused.
+        if config.get_ssl_mode() == SslMode::Require {
+            return Err(bad("sslmode=require: there is no TLS to the source yet".into()));
+        }
+        if !config.get_hostaddrs().is_empty() || config.get_options().is_some() {
+            return Err(bad("hostaddr and options are not known here".into()));
+        }
         let host = match config.get_hosts() {
             [] => "localhost".to_owned(),
             [Host::Tcp(host)] => host.clone(),
@@ -103,7 +114,9 @@ impl Login {
         let mut task = Group::new(CancellationToken::new());
         // Errors of the connection come back as errors of the questions.
         task.spawn("session", |_stop| async move { Ok(connection.await?) });
-        Ok(Session { client, side, _task: task })
+        let session = Session { client, side, _task: task };
+        session.rows("turn time limits off", NO_LIMITS, &[]).await?;
+        Ok(session)
     }
 }
 
@@ -180,5 +193,27 @@ impl Session {
     pub(crate) async fn lsn(&self, action: &str, sql: &str) -> Result<pgtypes::Lsn, Error> {
         let text: String = self.one(action, sql, &[]).await?;
         text.parse().map_err(|_bad| Error::unfit(format!("{text:?} is no position in the WAL")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_would_be_passed_over_is_refused() {
+        let parse = |text: &str| Login::parse(text).map(|(login, database)| (login.host, database));
+        assert_eq!(parse("host=h user=u dbname=d"), Ok(("h".into(), Some("d".into()))));
+        assert_eq!(parse("postgres://u@h:1/d?sslmode=prefer"), Ok(("h".into(), Some("d".into()))));
+        for bad in [
+            "host=h user=u sslmode=require",
+            "host=h user=u sslmode=verify-full",
+            "host=h user=u hostaddr=10.0.0.1",
+            "host=h user=u options='-c work_mem=1GB'",
+            "host=a,b user=u",
+            "hots=h",
+        ] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
     }
 }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use pgtypes::Major;
 use tasks::CancellationToken;
 
 use crate::error::Side;
@@ -126,6 +127,7 @@ impl<'a, H: Helper> Split<'a, H> {
         // The last thing that a clone makes, when all else is there.
         let is_whole = || target.join("PG_VERSION").exists();
         if !(self.is_begun(Step::Cloned) && is_whole()) {
+            self.free_slot().await?;
             self.journal.begin_step(Step::Cloned)?;
             let passfile = self.passfile_for_clone()?;
             let order = self.clone_order(passfile.clone())?;
@@ -143,11 +145,35 @@ impl<'a, H: Helper> Split<'a, H> {
         Ok(())
     }
 
+    /// Drops the slot of a clone that was killed: it makes it before it can write that down. The
+    /// first time there must be none, so a later one is ours.
+    async fn free_slot(&self) -> Result<(), Error> {
+        let slot = &self.journal.record.slot;
+        let source = self.source().await?;
+        let sql =
+            "select coalesce(active_pid, 0) from pg_replication_slots where slot_name = $1::text";
+        let holder: Vec<i32> = source.column("look for the slot", sql, &[slot]).await?;
+        let Some(holder) = holder.first() else { return Ok(()) };
+        if !self.is_begun(Step::Cloned) {
+            return Err(Error::unfit(format!(
+                "there is a slot {slot} on the source: drop it if nobody needs it, or choose another \
+                 --name"
+            )));
+        }
+        // What the killed one started may still receive.
+        source.rows("free the slot", "select pg_terminate_backend($1)", &[holder]).await?;
+        self.drop_slot().await
+    }
+
+    pub(crate) fn major(&self) -> Result<Major, Error> {
+        let major = Major::from_server_version(&self.journal.record.major);
+        major.map_err(|error| Error::unfit(error.to_string()))
+    }
+
     fn clone_order(&self, passfile: Option<PathBuf>) -> Result<CloneOrder, Error> {
         let record = &self.journal.record;
-        let major = pgtypes::Major::from_server_version(&record.major);
         Ok(CloneOrder {
-            major: major.map_err(|error| Error::unfit(error.to_string()))?,
+            major: self.major()?,
             bin_dir: record.bin_dir.clone(),
             port: record.relay_port,
             name: record.client.clone(),

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use pgtypes::Lsn;
 
+use crate::cut::mark;
 use crate::error::{Side, io, shown};
 use crate::plan::size;
 use crate::relay::tail;
@@ -32,8 +33,6 @@ const PORT_LINE: usize = 3;
 const SOCKET_LINE: usize = 4;
 const ADDRESS_LINE: usize = 5;
 
-/// Where the server's end of the WAL is.
-pub(crate) const FLUSHED: &str = "select pg_current_wal_flush_lsn()::text";
 /// What a standby has replayed.
 pub(crate) const REPLAYED: &str = "select coalesce(pg_last_wal_replay_lsn(), '0/0')::text";
 
@@ -95,10 +94,14 @@ impl<H: Helper> Split<'_, H> {
 
     /// Process id of the target's server, when it runs.
     pub(crate) fn target_pid(&self) -> Option<u32> {
-        let path = self.journal.record.target.join("postmaster.pid");
-        let text = fs::read_to_string(path).ok()?;
+        let target = &self.journal.record.target;
+        let text = fs::read_to_string(target.join("postmaster.pid")).ok()?;
         let pid = text.lines().nth(PID_LINE)?.trim().parse().ok()?;
-        processes::is_running(pid, "postgres").then_some(pid)
+        // After a reboot the number may be that of another server's process.
+        let is_elsewhere = processes::folder(pid)
+            .zip(fs::canonicalize(target).ok())
+            .is_some_and(|(folder, target)| folder != target);
+        (!is_elsewhere && processes::is_running(pid, "postgres")).then_some(pid)
     }
 
     /// A session on the target.
@@ -166,7 +169,8 @@ impl<H: Helper> Split<'_, H> {
         let source = self.source().await?;
         let target = self.target(CONTROL).await?;
         loop {
-            let wanted = source.lsn("ask for the end of the WAL", FLUSHED).await?;
+            // A record of our own: a target that does not follow may have all there is.
+            let wanted = mark(&source).await?;
             let since = Instant::now();
             let mut replayed = target.lsn("ask for the position", REPLAYED).await?;
             while replayed < wanted && since.elapsed() < CAUGHT_UP_WITHIN {
@@ -179,11 +183,30 @@ impl<H: Helper> Split<'_, H> {
             }
             self.show_lag(wanted, replayed);
             self.ensure_relay().await?;
+            self.check_slot(&source).await?;
             if self.target_pid().is_none() {
                 let log = self.journal.record.target.join(LOG);
                 return Err(Error::Program { program: "the target's server", reason: tail(&log) });
             }
         }
+    }
+
+    /// Without its slot the target never catches up.
+    async fn check_slot(&self, source: &Session) -> Result<(), Error> {
+        let slot = &self.journal.record.slot;
+        // `wal_status` came with 13, and so did the setting that makes a slot lose WAL.
+        let sql = "select coalesce(to_jsonb(s)->>'wal_status', '') from pg_replication_slots s \
+                   where slot_name = $1::text";
+        let status: Vec<String> = source.column("look for the slot", sql, &[slot]).await?;
+        let lost = match status.first().map(String::as_str) {
+            None => "is gone",
+            Some("lost") => "has lost WAL (max_slot_wal_keep_size)",
+            Some(_) => return Ok(()),
+        };
+        Err(Error::unfit(format!(
+            "slot {slot} {lost} on the source, and the target cannot catch up without it: undo the \
+             split and begin anew"
+        )))
     }
 
     fn show_lag(&self, wanted: Lsn, replayed: Lsn) {

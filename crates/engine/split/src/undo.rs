@@ -3,7 +3,12 @@
 //! Before the promotion nothing was written on the target, so it is removed. Later, somebody may
 //! have written there: the databases are closed on it first, it is stopped and kept.
 
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
+
 use crate::close::{allow, end_sessions};
+use crate::error::io;
 use crate::journal::{Step, remove};
 use crate::split::Split;
 use crate::target::CONTROL;
@@ -32,7 +37,9 @@ impl<H: Helper> Split<'_, H> {
         }
         let promoted = self.is_begun(Step::Promoted) || self.is_done(Step::Opened);
         self.journal.begin_step(Step::Undone)?;
-        if promoted {
+        // A data directory that somebody removed takes no writes.
+        let is_gone = !self.journal.record.target.join("PG_VERSION").exists();
+        if promoted && !is_gone {
             self.close_target().await?;
         }
         self.stop_target()?;
@@ -74,11 +81,27 @@ impl<H: Helper> Split<'_, H> {
         let record = &self.journal.record;
         // Nothing was in these folders before.
         let places = record.mapping.iter().map(|(_, new)| new).chain(&record.unmapped);
+        if !self.is_begun(Step::Cloned) {
+            return Ok(());
+        }
         for path in places.chain([&record.target]) {
-            if self.is_begun(Step::Cloned) {
-                remove(path)?;
-            }
+            empty(path)?;
+            // It may have been there before, as a mount point.
+            fs::remove_dir(path).ok();
         }
         Ok(())
     }
+}
+
+/// Removes what is in a folder.
+fn empty(path: &Path) -> Result<(), Error> {
+    let entries = match fs::read_dir(path) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(io("read", path)(error)),
+    };
+    for entry in entries {
+        remove(&entry.map_err(io("read", path))?.path())?;
+    }
+    Ok(())
 }

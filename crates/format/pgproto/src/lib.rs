@@ -12,7 +12,7 @@
 //!
 //! # What it does not do
 //!
-//! Authentication is relayed untouched, so no password or SASL exchange is computed.
+//! No password and no SASL exchange is computed; of both only the messages are read.
 //! Of the extended query protocol only the tags are known.
 
 pub mod backend;
@@ -21,6 +21,7 @@ pub mod frame;
 pub mod frontend;
 pub mod history;
 pub mod replication;
+pub mod sasl;
 mod sqlstate;
 pub mod startup;
 

@@ -27,7 +27,7 @@ pub(crate) fn run(command: &crate::split_options::Split) -> ExitCode {
         match &command.command {
             Some(SplitCommand::Finish(options)) => finish(options, &helper, stop).await,
             Some(SplitCommand::Undo(options)) => undo(options, &helper, stop).await,
-            Some(SplitCommand::Status(which)) => status(which),
+            Some(SplitCommand::Status(which)) => status(which).await,
             None => begin(&command.begin, &helper, stop).await,
         }
     });
@@ -153,7 +153,7 @@ async fn carry(
         }
         Ok(Outcome::Finished) => {}
         Err(error) => {
-            eprintln!("hint: {}", hint(split));
+            eprintln!("hint: {}", hint(split, &error));
             return Err(error.into());
         }
     }
@@ -175,9 +175,12 @@ async fn carry(
 }
 
 /// What to do after a failure.
-fn hint(split: &Split<'_, Helper>) -> &'static str {
+fn hint(split: &Split<'_, Helper>, error: &split::Error) -> &'static str {
     let record = split.record();
-    if record.is_begun(Step::Undone) {
+    if matches!(error, split::Error::Damaged(_)) {
+        "`pgherd split undo` gives the databases back to the source, where they are as they were; \
+         `pgherd split finish --skip-checks` keeps what is there"
+    } else if record.is_begun(Step::Undone) {
         "`pgherd split undo` goes on with undoing"
     } else if record.is_done(Step::Opened) {
         "the databases work on the new server; `pgherd split finish` goes on"
@@ -205,7 +208,7 @@ async fn undo(options: &UndoOptions, helper: &Helper, stop: CancellationToken) -
     Ok(End::Good)
 }
 
-fn status(which: &Which) -> Result<End> {
+async fn status(which: &Which) -> Result<End> {
     let state_dir = state_dir(which)?;
     let names = match &which.name {
         Some(name) => vec![name.clone()],
@@ -221,6 +224,11 @@ fn status(which: &Which) -> Result<End> {
             record.target.display(),
             record.port
         );
+        match split::lag(&record).await {
+            Ok(None) => {}
+            Ok(Some(lag)) => println!("    {lag}"),
+            Err(error) => println!("    cannot tell how far it is behind: {error}"),
+        }
     }
     Ok(End::Good)
 }
@@ -231,11 +239,17 @@ fn chosen(state_dir: &Path, which: &Which) -> Result<String> {
         return Ok(name.clone());
     }
     let mut names = split::names_in(state_dir)?;
-    names.retain(|name| {
-        // One that cannot be read is not skipped in silence.
-        split::summary(state_dir, name)
-            .map_or(true, |it| it.is_some_and(|it| !it.is_done(Step::Undone)))
-    });
+    // One that cannot be read is not skipped in silence.
+    let mut keep = |is_over: &dyn Fn(&split::journal::Record) -> bool| {
+        names.retain(|name| {
+            split::summary(state_dir, name)
+                .map_or(true, |it| it.is_some_and(|record| !is_over(&record)))
+        });
+        names.len()
+    };
+    if keep(&|record| record.is_done(Step::Undone)) > 1 {
+        keep(&|record| record.is_done(Step::SourceDropped));
+    }
     match names.as_slice() {
         [] => bail!("there is no split in {}", state_dir.display()),
         [name] => Ok(name.clone()),

@@ -38,9 +38,19 @@ fn settings_outside_of_the_data_directory_and_a_password() -> Result<()> {
         &conf,
         fs::read_to_string(&conf)? + &format!("\ndata_directory = '{}'\n", data.display()),
     )?;
+    fs::write(settings.join("pg_ident.conf"), "theirs root postgres\n")?;
     testkit::give_to_servers(&settings)?;
+    // What somebody left behind where the server does not look: nobody would get in.
+    fs::write(data.join("postgresql.conf"), "work_mem = '9MB'\n")?;
+    fs::write(data.join("pg_hba.conf"), "local all all reject\n")?;
+    testkit::give_to_servers(&data)?;
     let postgres = stage.source.install().server("postgres");
-    let mut server = Program::start(as_server(&postgres, &settings).arg("-D").arg(&settings))?;
+    let mut server = Program::start(
+        as_server(&postgres, &settings)
+            .arg("-D")
+            .arg(&settings)
+            .args(["-c", "max_connections=137"]),
+    )?;
     server.wait_for_line("ready to accept connections", PATIENCE)?;
     stage.host = "127.0.0.1".into();
     let refused = run(stage.split(&["--plan"]).env("PGPASSWORD", "wrong"));
@@ -53,7 +63,9 @@ fn settings_outside_of_the_data_directory_and_a_password() -> Result<()> {
         ensure!(printed.contains(part), "{printed}");
     }
     assert_eq!(stage.ask("moves", "select x from t")?, "1");
-    for (name, value) in [("work_mem", "5MB"), ("archive_mode", "off"), ("fsync", "off")] {
+    for (name, value) in
+        [("work_mem", "5MB"), ("archive_mode", "off"), ("fsync", "off"), ("max_connections", "137")]
+    {
         assert_eq!(stage.ask("moves", &format!("show {name}"))?, value);
     }
     let rules = "select string_agg(concat_ws(' ', type, database, auth_method), ',' order by line_number) \
@@ -63,6 +75,8 @@ fn settings_outside_of_the_data_directory_and_a_password() -> Result<()> {
         "local {all} trust,local {replication} trust,\
         host {all} scram-sha-256,host {replication} scram-sha-256"
     );
+    let users = "select map_name || sys_name || pg_username from pg_ident_file_mappings";
+    assert_eq!(stage.ask("moves", users)?, "theirsrootpostgres");
     ensure!(secrets_left(&stage)?.is_empty(), "{:?}", secrets_left(&stage)?);
     server.signal(testkit::Signal::INT)?;
     server.wait(PATIENCE)?;

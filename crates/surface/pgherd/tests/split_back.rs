@@ -2,6 +2,9 @@
 
 mod splitting;
 
+use std::fs::{self, File};
+use std::process::Command;
+
 use anyhow::{Result, ensure};
 use testkit::{Major, PATIENCE, Session, Signal, on_majors, run, run_failing, wait_until};
 
@@ -57,6 +60,11 @@ on_majors! {
                 if opened {
                     moved.wait_for_more()?;
                 }
+                if (step, moment) == ("cloned", "begun") {
+                    // As if it had been killed when the clone had made its slot, and not noted it.
+                    let made = "select pg_create_physical_replication_slot('pgherd_split_new')";
+                    stage.source.sql(made)?;
+                }
             }
         }
         let printed = run(&mut stage.then("finish", &["--yes"]))?;
@@ -71,7 +79,7 @@ on_majors! {
     }
 }
 
-/// Ready, and not a byte further: replay stands still.
+/// Follows, and can be read.
 fn ready(stage: &Stage) -> Result<()> {
     let printed = run(&mut stage.split(&["--yes", "--until-ready"]))?;
     ensure!(printed.contains("ready: "), "{printed}");
@@ -86,12 +94,10 @@ on_majors! {
     fn ctrl_c_before_the_promotion_opens_the_source(major) {
         let stage = Stage::new(major)?;
         ready(&stage)?;
-        let at = stage.source.lsn()?;
-        wait_until("the target", PATIENCE, || {
-            let sql = format!("select pg_last_wal_replay_lsn() >= '{at}'");
-            Ok((stage.ask("template1", &sql)? == "t").then_some(()))
-        })?;
-        stage.ask("template1", "select pg_wal_replay_pause()")?;
+        // A session that does not react keeps the cut waiting.
+        let mut stuck = stage.source.session("orders")?;
+        let pid = stuck.query("select pg_backend_pid()")?;
+        run(Command::new("kill").args(["-STOP", &pid]))?;
         let mut split = start(&mut stage.then("finish", &["--yes"]))?;
         let closed = "select count(*) from pg_database where not datallowconn and datname = 'orders'";
         stage.source.wait_for(closed, "1", PATIENCE)?;
@@ -101,6 +107,7 @@ on_majors! {
         let status = split.wait(PATIENCE)?;
         ensure!(!status.success(), "{}", split.text());
         split.wait_for_line("open on the source again", PATIENCE)?;
+        run(Command::new("kill").args(["-CONT", &pid]))?;
         stage.source.sql_in("orders", "insert into t values (9999, 'after')")?;
         // Nothing that ran runs any more, and the port of the relay is still written down.
         stage.crash()?;
@@ -115,7 +122,17 @@ on_majors! {
 fn undone_before_the_cut_nothing_is_left() -> Result<()> {
     let stage = Stage::new(Major::V15)?;
     ready(&stage)?;
-    ensure!(run(&mut stage.then("status", &[]))?.contains("caught_up"));
+    let status = run(&mut stage.then("status", &[]))?;
+    ensure!(status.contains("caught_up") && status.contains("follows, "), "{status}");
+    // The new machine was down, and somebody thought that nobody needs the slot.
+    stage.crash()?;
+    let status = run(&mut stage.then("status", &[]))?;
+    ensure!(status.contains("does not follow"), "{status}");
+    let drop = "select pg_drop_replication_slot('pgherd_split_new')";
+    wait_until("the slot to be free", PATIENCE, || Ok(stage.source.sql(drop).ok()))?;
+    let refused = run_failing(&mut stage.then("finish", &["--yes"]))?;
+    ensure!(refused.contains("slot pgherd_split_new is gone"), "{refused}");
+    stage.source.sql_in("orders", "insert into t values (1, 'never closed')")?;
     // Nobody is there to ask.
     ensure!(run_failing(&mut stage.then("undo", &[]))?.contains("--yes"));
     run(&mut stage.then("undo", &["--yes"]))?;
@@ -139,7 +156,7 @@ fn undone_in_the_midst_of_the_cut() -> Result<()> {
         ensure!(refused.is_err(), "{moment}: the source lets somebody in");
         run(&mut stage.then("undo", &["--yes"]))?;
         stage.source.sql_in("orders", "insert into t values (1, 'x')")?;
-        std::fs::remove_dir_all(stage.data())?;
+        fs::remove_dir_all(stage.data())?;
     }
     Ok(())
 }
@@ -179,6 +196,9 @@ fn the_source_drops_them_when_it_is_told_to() -> Result<()> {
         .sql_in("orders", "select pg_create_logical_replication_slot('l', 'test_decoding')")
         .ok();
     stage.split_now()?;
+    let mut killed = stage.then("finish", &["--drop-source"]);
+    let mut killed = start(killed.env("PGHERD_SPLIT_KILL", "doing:source_dropped"))?;
+    ensure!(killed.wait(SPLIT_LIMIT)?.code().is_none(), "{}", killed.text());
     let printed = run(&mut stage.then("finish", &["--drop-source"]))?;
     ensure!(printed.contains("dropped on the source"), "{printed}");
     let left =
@@ -190,5 +210,34 @@ fn the_source_drops_them_when_it_is_told_to() -> Result<()> {
     assert_eq!(stage.ask("orders", "select count(*) from t where v = 'p'")?, "1");
     let refused = run_failing(&mut stage.then("undo", &["--yes"]))?;
     ensure!(refused.contains("nothing leads back"), "{refused}");
+    Ok(())
+}
+
+/// An index and a table of the new server are not what they were: told for every database, and
+/// the source still has them.
+#[test]
+fn damage_is_told() -> Result<()> {
+    let stage = Stage::new(Major::V15)?;
+    ready(&stage)?;
+    // What is on the disk now is not replayed again.
+    stage.source.sql("checkpoint")?;
+    let at = stage.source.lsn()?;
+    wait_until("the target", PATIENCE, || {
+        let sql = format!("select pg_last_wal_replay_lsn() >= '{at}'");
+        Ok((stage.ask("template1", &sql)? == "t").then_some(()))
+    })?;
+    stage.ask("template1", "checkpoint")?;
+    stage.crash()?;
+    for (database, relation) in [("orders", "t_g_idx"), ("tenant_eu_1", "t")] {
+        let path = format!("select pg_relation_filepath('{relation}')");
+        let path = stage.data().join(stage.source.sql_in(database, &path)?);
+        File::options().write(true).open(path)?.set_len(8192)?;
+    }
+    let told = run_failing(&mut stage.then("finish", &["--yes"]))?;
+    for part in ["database orders", "rows of database tenant_eu_1 differ: public.t", "undo"] {
+        ensure!(told.contains(part), "no {part:?} in {told}");
+    }
+    run(&mut stage.then("undo", &["--yes"]))?;
+    assert_eq!(stage.source.sql_in("tenant_eu_1", "select count(*) from t")?, "2000");
     Ok(())
 }

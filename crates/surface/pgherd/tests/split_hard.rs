@@ -47,7 +47,8 @@ fn hard(major: Major) -> Result<Stage> {
     source.sql_in(
         NAME,
         "do $$ begin for g in 1..250 loop \
-         execute format('create table t%s as select %s x', g, g); end loop; end $$",
+         execute format('create table t%s (x) as select %s; alter table t%s add primary key (x)', g, g, g); \
+         end loop; end $$",
     )?;
     let mut stage = Stage::of(source, PATTERN)?;
     for name in ["fast", "slow", "other_only", "unused"] {
@@ -63,7 +64,8 @@ fn make_tables(source: &Cluster, database: &str, first: u32) -> Result<()> {
         database,
         &format!(
             "do $$ begin for g in {first}..{last} loop \
-             execute format('create table t%s as select %s x', g, g); end loop; end $$"
+             execute format('create table t%s (x) as select %s; alter table t%s add primary key (x)', \
+             g, g, g); end loop; end $$"
         ),
     )?;
     Ok(())
@@ -77,6 +79,11 @@ on_majors! {
         for part in ["unlogged", "prepared transactions", "subscriptions", "dropped tablespace other_only", "rows of 253 tables"] {
             ensure!(printed.contains(part), "no {part:?} in\n{printed}");
         }
+        // Every one of them, and they are locked in portions.
+        let indexes = "select count(*) from pg_index i join pg_class c on c.oid = indexrelid \
+                       where relam = 403 and relkind = 'i' and relpersistence = 'p'";
+        let indexes = format!("{} indexes", stage.ask(NAME, indexes)?);
+        ensure!(printed.contains(&indexes), "no {indexes} in\n{printed}");
         assert_eq!(stage.ask(NAME, "select count(*) from a")?, "3000");
         assert_eq!(stage.ask(NAME, "select * from m")?, "3000");
         assert_eq!(stage.ask(NAME, "select count(*) from u")?, "0");

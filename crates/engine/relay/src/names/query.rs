@@ -10,9 +10,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use pgnet::passfile::{self, Login};
-use pgnet::{DialError, Endpoint};
+use pgnet::{Conn, DialError, Endpoint, Try};
 use pgtypes::{Major, Oid, Timeline, UnknownMajor, Xid};
-use tokio_postgres::{Client, NoTls};
+use tokio_postgres::tls::NoTlsStream;
+use tokio_postgres::{Client, Connection, NoTls};
 
 use super::{Database, Inventory, Names, PassfileError, Size, Tablespace};
 
@@ -29,6 +30,8 @@ pub struct Catalog {
     pub endpoint: Endpoint,
     /// How long to wait for a connection.
     pub dial_timeout: Duration,
+    /// How the server is met with TLS, if at all.
+    pub tls: Option<tls::Client>,
     /// Who logs in.
     pub user: String,
     /// Which database.
@@ -239,21 +242,40 @@ impl Catalog {
         &self,
         question: impl AsyncFnOnce(&Client) -> Result<T, tokio_postgres::Error>,
     ) -> Result<T, NamesError> {
-        let server = |source| NamesError::Server {
-            user: self.user.clone(),
-            database: self.database.clone(),
-            source,
+        let (client, connection) = match self.connect(Try::First).await {
+            Ok(connected) => connected,
+            Err((NamesError::Server { source, .. }, is_tls))
+                if source.as_db_error().is_some()
+                    && self.endpoint.has_second_try(self.tls.as_ref(), is_tls) =>
+            {
+                self.connect(Try::Second).await.map_err(|(error, _)| error)?
+            }
+            Err((error, _)) => return Err(error),
         };
-        let conn = self.endpoint.dial(self.dial_timeout).await?;
-        let login = self.login()?;
-        // TLS, if any, is in the connection already.
-        let (client, connection) = login.connect_raw(conn, NoTls).await.map_err(server)?;
         // The driver's connection has to be polled beside the question; both end here.
         let answer = async { question(&client).await };
         tokio::select! {
-            answer = answer => answer.map_err(server),
-            Err(error) = connection => Err(server(error)),
+            answer = answer => answer.map_err(|error| self.refused(error)),
+            Err(error) = connection => Err(self.refused(error)),
         }
+    }
+
+    /// Logs in; an error comes with whether it was with TLS.
+    async fn connect(
+        &self,
+        which: Try,
+    ) -> Result<(Client, Connection<Conn, NoTlsStream>), (NamesError, bool)> {
+        let conn = self.endpoint.dial_as(self.tls.as_ref(), which, self.dial_timeout).await;
+        let conn = conn.map_err(|error| (error.into(), false))?;
+        let is_tls = conn.is_tls();
+        let login = self.login().map_err(|error| (error, is_tls))?;
+        // TLS, if any, is in the connection already.
+        let connected = login.connect_raw(conn, NoTls).await;
+        connected.map_err(|error| (self.refused(error), is_tls))
+    }
+
+    fn refused(&self, source: tokio_postgres::Error) -> NamesError {
+        NamesError::Server { user: self.user.clone(), database: self.database.clone(), source }
     }
 
     fn login(&self) -> Result<tokio_postgres::Config, NamesError> {

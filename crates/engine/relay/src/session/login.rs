@@ -2,7 +2,8 @@
 //!
 //! The startup packet goes upstream byte for byte, and so does everything until the server
 //! is ready. The relay reads only what it needs: which message ends the login, and the
-//! server's version. Passwords pass by and are not kept.
+//! server's version. Passwords pass by and are not kept. What TLS on the way makes impossible is
+//! the matter of [`super::binding`].
 
 use std::sync::Arc;
 
@@ -16,6 +17,7 @@ use tasks::CancellationToken;
 use tokio::time::Instant;
 use tracing::info;
 
+use super::binding::Binding;
 use super::{Outbound, Session, SessionError, part, refusal, shown};
 use crate::service::Context;
 use crate::upstream::Place;
@@ -37,6 +39,9 @@ struct Parts {
     from_upstream: Inbound,
     to_upstream: Outbound,
     place: Place,
+    /// Whether the upstream's connection is inside TLS.
+    is_tls: bool,
+    binding: Binding,
     major: Major,
     /// Messages that the server waits for.
     answers_wanted: u32,
@@ -65,6 +70,7 @@ impl Login<'_> {
                 return Err(error);
             }
         };
+        let is_tls = conn.is_tls();
         let (read, write) = conn.into_split();
         let moved = place.moved.clone();
         let mut parts = Parts {
@@ -73,11 +79,13 @@ impl Login<'_> {
             from_upstream: Inbound::new(read),
             to_upstream: Outbound::new(write),
             place,
+            is_tls,
+            binding: Binding::default(),
             major: Major::V12,
             answers_wanted: 0,
         };
         let passed = tokio::select! {
-            passed = tokio::time::timeout_at(deadline, parts.exchange(self.startup)) => {
+            passed = tokio::time::timeout_at(deadline, parts.exchange(self.startup, self.context)) => {
                 passed.unwrap_or_else(|_elapsed| Err(parts.too_slow()))
             }
             () = moved.cancelled() => Err(SessionError::Moved),
@@ -107,11 +115,16 @@ async fn left(from_client: &mut Inbound) {
 
 impl Parts {
     /// Passes the login on; whether the client is in. What is cancelled is left in line.
-    async fn exchange(&mut self, startup: &Startup) -> Result<bool, SessionError> {
+    async fn exchange(
+        &mut self,
+        startup: &Startup,
+        context: &Context,
+    ) -> Result<bool, SessionError> {
         let upstream = |error: std::io::Error| SessionError::Upstream(error.into());
         self.to_upstream.queue(&startup.raw);
         self.to_upstream.flush().await.map_err(upstream)?;
         let mut version = String::new();
+        let mut has_begun = false;
         loop {
             tokio::select! {
                 message = self.from_upstream.message(limit::REPLY) => {
@@ -119,10 +132,15 @@ impl Parts {
                     let message = message.ok_or(SessionError::UpstreamLeft)?;
                     match message.tag {
                         from_server::AUTHENTICATION => {
-                            let kind = Authentication::parse(message.payload());
-                            if kind.is_ok_and(Authentication::wants_answer) {
-                                self.answers_wanted += 1;
+                            has_begun = true;
+                            if self.authentication(&message).await? {
+                                continue;
                             }
+                        }
+                        from_server::ERROR
+                            if !std::mem::replace(&mut has_begun, true)
+                                && self.connect_again(startup, context).await? => {
+                            continue;
                         }
                         from_server::PARAMETER_STATUS => {
                             if let Ok((b"server_version", value)) =
@@ -145,12 +163,49 @@ impl Parts {
                         let place = "while it should log in";
                         return Err(SessionError::ClientMessage { tag: message.tag, place });
                     }
+                    if let Some(report) = self.binding.answer(&message) {
+                        return Err(self.to_client.refuse(&report).await);
+                    }
                     self.answers_wanted -= 1;
                     self.to_upstream.queue(&message.raw);
                     self.to_upstream.flush().await.map_err(upstream)?;
                 }
             }
         }
+    }
+
+    /// Looks at a step of the exchange; whether the client has got it already.
+    async fn authentication(&mut self, message: &Message) -> Result<bool, SessionError> {
+        let Ok(kind) = Authentication::parse(message.payload()) else { return Ok(false) };
+        if kind.wants_answer() {
+            self.answers_wanted += 1;
+        }
+        if kind == Authentication::Sasl
+            && let Some(offer) = self.binding.offer(message)
+        {
+            self.to_client.send(&offer).await?;
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    /// Whether there is another way for the login, with TLS or without; begins it.
+    async fn connect_again(
+        &mut self,
+        startup: &Startup,
+        context: &Context,
+    ) -> Result<bool, SessionError> {
+        let conn = context.dial_again(&self.place, self.is_tls).await;
+        // The server's own refusal tells more than a second way that is closed.
+        let Ok(Some(conn)) = conn else { return Ok(false) };
+        self.is_tls = conn.is_tls();
+        let (read, write) = conn.into_split();
+        self.from_upstream = Inbound::new(read);
+        self.to_upstream = Outbound::new(write);
+        self.to_upstream.queue(&startup.raw);
+        let sent = self.to_upstream.flush().await;
+        sent.map_err(|error| SessionError::Upstream(error.into()))?;
+        Ok(true)
     }
 
     async fn is_in(&mut self, version: &str, ready: &Message) -> Result<bool, SessionError> {

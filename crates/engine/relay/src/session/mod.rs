@@ -2,6 +2,7 @@
 
 mod ask;
 mod auto_slot;
+mod binding;
 mod commands;
 mod greeting;
 mod login;

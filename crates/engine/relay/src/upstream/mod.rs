@@ -25,7 +25,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use config::{Address, Host, Moving};
-use pgnet::{Conn, DialError, Endpoint};
+use pgnet::{Conn, DialError, Endpoint, Try};
 use pgtypes::Timeline;
 use tasks::CancellationToken;
 use tokio::time::Instant;
@@ -124,13 +124,13 @@ impl Upstream {
     pub(crate) async fn connect(&self, user: &str) -> Result<(Conn, Place), UpstreamError> {
         let Some(moving) = &self.settings.moving else {
             let place = Place { endpoint: self.first(), moved: CancellationToken::new() };
-            return Ok((place.endpoint.dial(DIAL_TIMEOUT).await?, place));
+            return Ok((self.dial_to(&place.endpoint, Try::First).await?, place));
         };
         self.look_as(user);
         let deadline = Instant::now() + moving.failover_wait;
         loop {
             let place = self.place(moving, deadline).await?;
-            match place.endpoint.dial(DIAL_TIMEOUT).await {
+            match self.dial_to(&place.endpoint, Try::First).await {
                 Ok(conn) => return Ok((conn, place)),
                 // The watch will notice as well.
                 Err(error) if Instant::now() >= deadline => return Err(error.into()),
@@ -143,7 +143,24 @@ impl Upstream {
     pub(crate) async fn dial(&self) -> Result<(Conn, Endpoint), DialError> {
         let place = self.board().place(&self.hosts);
         let endpoint = place.map_or_else(|| self.first(), |place| place.endpoint);
-        Ok((endpoint.dial(DIAL_TIMEOUT).await?, endpoint))
+        Ok((self.dial_to(&endpoint, Try::First).await?, endpoint))
+    }
+
+    /// Connects in the other way that `sslmode` leaves, after the server refused the login; nothing
+    /// when there is none.
+    pub(crate) async fn dial_again(
+        &self,
+        place: &Place,
+        was_tls: bool,
+    ) -> Result<Option<Conn>, DialError> {
+        if !place.endpoint.has_second_try(self.settings.tls.as_ref(), was_tls) {
+            return Ok(None);
+        }
+        self.dial_to(&place.endpoint, Try::Second).await.map(Some)
+    }
+
+    async fn dial_to(&self, endpoint: &Endpoint, which: Try) -> Result<Conn, DialError> {
+        endpoint.dial_as(self.settings.tls.as_ref(), which, DIAL_TIMEOUT).await
     }
 
     /// Whether clients were led to this timeline already, or nobody asks.
@@ -268,6 +285,7 @@ fn catalog_of(upstream: &config::Upstream, server: &Endpoint, user: &str) -> Cat
     Catalog {
         endpoint,
         dial_timeout: DIAL_TIMEOUT,
+        tls: upstream.tls.clone(),
         user: catalog.user.clone().unwrap_or_else(|| user.to_owned()),
         database: catalog.database.clone(),
         passfile: catalog.passfile.clone(),

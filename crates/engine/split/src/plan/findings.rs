@@ -163,12 +163,20 @@ fn settings(facts: &Facts, findings: &mut Findings) {
             "synchronous_standby_names will be empty on the target, which has no standby",
         );
     }
+    let logs = facts.setting("log_directory");
+    if facts.setting("logging_collector") == "on" && logs.starts_with('/') {
+        let text = format!(
+            "log_directory is {logs} for the target too: on the same machine both write there"
+        );
+        findings.warn("settings", text);
+    }
     if facts.files_elsewhere.is_empty() {
         findings.ok("settings", "postgresql.conf, pg_hba.conf and what ALTER SYSTEM set go along");
     } else {
         let names = list(facts.files_elsewhere.iter().map(String::as_str));
         let text = format!(
-            "{names} are outside of the data directory: files with the same content are written into the target's"
+            "{names} outside of the data directory, or not under the usual name: files with the same \
+             content are written into the target's"
         );
         findings.warn("settings", text);
     }

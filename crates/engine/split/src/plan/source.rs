@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use pgtypes::Major;
 
+use crate::configure::Elsewhere;
 use crate::error::Side;
 use crate::server::Session;
 use crate::{Error, Options};
@@ -79,21 +80,19 @@ pub(crate) struct Facts {
     pub(crate) subscriptions: Vec<String>,
     pub(crate) standbys: Vec<String>,
     pub(crate) sessions: i64,
-    /// Configuration files that a base backup does not have.
+    /// Files of settings that a base backup does not have, or not as they are used.
     pub(crate) files_elsewhere: Vec<String>,
 }
 
 /// Settings that are looked at.
-const SETTINGS: [&str; 10] = [
+const SETTINGS: [&str; 8] = [
     "wal_level",
     "archive_mode",
     "synchronous_standby_names",
     "shared_preload_libraries",
     "max_slot_wal_keep_size",
-    "data_directory",
-    "config_file",
-    "hba_file",
-    "ident_file",
+    "logging_collector",
+    "log_directory",
     "port",
 ];
 
@@ -157,13 +156,7 @@ impl Facts {
         self.subscriptions = names(source, sql, oids).await?;
         let sql = "exists (select from pg_hba_file_rules where 'replication' = any(database) and error is null)";
         self.has_replication_rule = Some(number(source, sql).await?);
-        let folder = self.settings.get("data_directory").cloned().unwrap_or_default() + "/";
-        for name in ["config_file", "hba_file", "ident_file"] {
-            let path = self.settings.get(name).cloned().unwrap_or_default();
-            if !path.starts_with(&folder) {
-                self.files_elsewhere.push(path);
-            }
-        }
+        self.files_elsewhere = Elsewhere::read(source).await?.paths();
         Ok(())
     }
 

@@ -1,0 +1,114 @@
+//! Connecting as libpq's `sslmode` says.
+//!
+//! Two of the modes have two tries: `allow` begins without TLS, `prefer` with it, and the other
+//! way is tried when the server does not let the first one in (`pg_hba.conf`). Only who logs in
+//! knows that, so the second try is the caller's.
+
+use std::time::Duration;
+
+use tls::{Client, SslMode};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use crate::{Conn, DialError, Endpoint, TlsError};
+
+/// `SSLRequest`: its length and `NEGOTIATE_SSL_CODE` (`pqcomm.h`).
+const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
+
+/// Which of the tries that a mode has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Try {
+    /// The first.
+    First,
+    /// After the server refused the login of the first.
+    Second,
+}
+
+/// What a try asks of TLS.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Want {
+    Nothing,
+    IfOffered,
+    Always,
+}
+
+impl Endpoint {
+    /// Connects, TLS included, within `limit`. Nothing as `client` is sslmode `disable`; over a
+    /// Unix socket there is never TLS. Cancel-safe.
+    ///
+    /// # Errors
+    ///
+    /// [`DialError`]; [`DialError::Tls`] when TLS has to be and cannot.
+    pub async fn dial_as(
+        &self,
+        client: Option<&Client>,
+        which: Try,
+        limit: Duration,
+    ) -> Result<Conn, DialError> {
+        let want = self.want(client, which);
+        let Some(client) = client.filter(|_| want != Want::Nothing) else {
+            return self.dial(limit).await;
+        };
+        let dialed = tokio::time::timeout(limit, self.dial_tls(client, want, limit)).await;
+        dialed.map_err(|_elapsed| DialError::TimedOut { endpoint: self.clone(), waited: limit })?
+    }
+
+    /// Whether a login that the server refused is worth a second try.
+    #[must_use]
+    pub fn has_second_try(&self, client: Option<&Client>, conn_is_tls: bool) -> bool {
+        let mode = client.map_or(SslMode::Disable, Client::mode);
+        matches!(self, Self::Tcp { .. })
+            && matches!((mode, conn_is_tls), (SslMode::Allow, false) | (SslMode::Prefer, true))
+    }
+
+    fn want(&self, client: Option<&Client>, which: Try) -> Want {
+        let mode = client.map_or(SslMode::Disable, Client::mode);
+        match (mode, which) {
+            _ if matches!(self, Self::Unix { .. }) => Want::Nothing,
+            (SslMode::Disable, _)
+            | (SslMode::Allow, Try::First)
+            | (SslMode::Prefer, Try::Second) => Want::Nothing,
+            (SslMode::Prefer, Try::First) => Want::IfOffered,
+            _ => Want::Always,
+        }
+    }
+
+    async fn dial_tls(
+        &self,
+        client: &Client,
+        want: Want,
+        limit: Duration,
+    ) -> Result<Conn, DialError> {
+        let failed = |source| DialError::Tls { endpoint: self.clone(), source };
+        let mut conn = self.dial(limit).await?;
+        let offered = ask(&mut conn).await.map_err(failed)?;
+        if !offered && want == Want::IfOffered {
+            return Ok(conn);
+        }
+        if !offered {
+            return Err(failed(TlsError::NotOffered));
+        }
+        let host = match self {
+            Self::Tcp { host, .. } => host.trim_start_matches('[').trim_end_matches(']'),
+            Self::Unix { .. } => "localhost",
+        };
+        match conn.connect_tls(host, client).await {
+            Ok((conn, _secured)) => Ok(conn),
+            // As libpq does: who only prefers TLS goes on without.
+            Err(_) if want == Want::IfOffered => self.dial(limit).await,
+            Err(error) => Err(failed(error)),
+        }
+    }
+}
+
+/// Asks for TLS. Reads one byte and no more: what comes behind it belongs to the handshake, and
+/// whoever put it there shall not have it taken for the server's word (CVE-2021-23222).
+async fn ask(conn: &mut Conn) -> Result<bool, TlsError> {
+    conn.write_all(&SSL_REQUEST).await.map_err(TlsError::Handshake)?;
+    let mut answer = [0; 1];
+    conn.read_exact(&mut answer).await.map_err(TlsError::Handshake)?;
+    match answer {
+        [b'S'] => Ok(true),
+        [b'N'] => Ok(false),
+        [other] => Err(TlsError::Answer(char::from(other))),
+    }
+}

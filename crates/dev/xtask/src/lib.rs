@@ -1,0 +1,7 @@
+//! What no other tool does: checks of the source tree, `cargo xtask layers` and `sizes`; packages
+//! from a binary, `cargo xtask deb` and `tarball`.
+
+pub mod deb;
+pub mod layers;
+pub mod package;
+pub mod sizes;
