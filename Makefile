@@ -70,6 +70,12 @@ test-packages: provision deb ## Install, start, upgrade and remove the package u
 	lintian --allow-root --fail-on error,warning $(DIST)/pgherd_*.deb
 	packaging/test/run systemd $(DIST)/pgherd_*.deb
 
+.PHONY: site
+site: ## Build the documentation as a site, target/site, and check its links
+	dev/provision/tools mdbook
+	mdbook build
+	cargo xtask site target/site
+
 .PHONY: soak
 soak: provision ## Run the relay under random faults for MINUTES=10, then compare everything; SEED=n
 	cargo build --locked --release -p pgherd -p soak

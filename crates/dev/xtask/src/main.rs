@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
-use xtask::{deb, layers, package, sizes};
+use xtask::{deb, layers, package, site, sizes};
 
-const USAGE: &str = "usage: cargo xtask layers | sizes
+const USAGE: &str = "usage: cargo xtask layers | sizes | site FOLDER
        cargo xtask deb BINARY OUT [quick]
        cargo xtask tarball BINARY OUT";
 
@@ -16,6 +16,7 @@ fn main() -> ExitCode {
     let found = match arguments.as_slice() {
         ["layers"] => layers::check(),
         ["sizes"] => sizes::check(),
+        ["site", folder] => site::check(Path::new(folder)),
         ["deb", binary, out] => made(binary, out, |binary, out| deb::build(binary, out, false)),
         ["deb", binary, out, "quick"] => made(binary, out, |it, out| deb::build(it, out, true)),
         ["tarball", binary, out] => made(binary, out, package::tarball),
