@@ -26,6 +26,13 @@ DIST := $(or $(CARGO_TARGET_DIR),target)/dist
 deb: build ## Make a Debian package, target/dist/pgherd_*.deb
 	cargo xtask deb $(or $(CARGO_TARGET_DIR),target)/release/pgherd $(DIST)
 
+HOST = $(shell rustc -vV | sed -n 's/^host: //p')
+
+.PHONY: tarball
+tarball: ## Make a tarball with a static binary, target/dist/pgherd-*.tar.gz
+	RUSTFLAGS='-C target-feature=+crt-static' cargo build --release --locked -p pgherd --target $(HOST)
+	cargo xtask tarball $(or $(CARGO_TARGET_DIR),target)/$(HOST)/release/pgherd $(DIST)
+
 .PHONY: demo
 demo: ## Show the relay at work on throwaway servers; KEEP=1 leaves them running
 	dev/provision/server >/dev/null
@@ -73,11 +80,12 @@ test-big: provision ## Compare more than 1 GB of filtered WAL with pg_waldump, s
 	    --run-ignored only -E 'test(/big::/)' --no-capture
 
 .PHONY: test-packages
-test-packages: provision deb ## Install, start, upgrade and remove the package under systemd, and ask lintian
+test-packages: provision deb tarball ## Try out the package under systemd, lintian, and the static binary
 	cargo nextest run --locked -p pgherd --test package --run-ignored all
 	dev/provision/packages lintian
 	lintian --allow-root --fail-on error,warning $(DIST)/pgherd_*.deb
 	packaging/test/run systemd $(DIST)/pgherd_*.deb
+	packaging/test/static $(DIST)/pgherd-*.tar.gz
 
 .PHONY: site
 site: ## Build the documentation as a site, target/site, and check its links
