@@ -36,4 +36,4 @@ pub use plan::{Plan, PlanError, plan};
 pub use probe::is_relay;
 pub use reload::{ReloadError, Reloaded};
 pub use service::{Error, Handle, Options, Service};
-pub use upstream::{UpstreamStatus, forget_upstream};
+pub use upstream::{DroppedSlot, UpstreamStatus, drop_slots, forget_upstream};

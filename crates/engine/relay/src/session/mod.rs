@@ -1,6 +1,7 @@
 //! One client, from its first byte to its last.
 
 mod ask;
+mod auto_slot;
 mod binding;
 mod commands;
 mod greeting;
@@ -9,17 +10,18 @@ mod outbound;
 mod refusal;
 mod reply;
 mod slots;
+mod sql;
 mod upstream;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use alarm::Code;
-use config::{Configuration, Selection};
+use config::{Configuration, Selection, Sql};
 use pgnet::{Accepted, DialError, Endpoint, Inbound, ReadError, Secured};
 use pgproto::backend::Report;
 use pgproto::replication::NAME_BYTES_MAX;
-use pgproto::startup::Cancel;
+use pgproto::startup::{Cancel, Replication};
 use pgtypes::Major;
 use tasks::CancellationToken;
 use tokio::time::Instant;
@@ -140,6 +142,8 @@ pub(crate) struct Session {
     pub(crate) to_upstream: Outbound,
     /// The configuration that matched, when there is a list of them.
     pub(crate) configuration: Option<Configuration>,
+    /// The client's `application_name`, cut as the server cuts it.
+    pub(crate) name: String,
     /// The client's user, for reading names.
     pub(crate) user: String,
     /// Where the upstream is.
@@ -161,6 +165,9 @@ async fn serve_inside(accepted: Accepted, current: &Current, client: &Arc<Client
     let started = Instant::now();
     match run(accepted, current, client).await {
         Ok(()) => {}
+        Err(SessionError::Stopping) if client.is_reconfigured() => {
+            info!("disconnected: its configuration changed");
+        }
         Err(SessionError::Stopping) => info!("disconnected: the relay is stopping"),
         Err(SessionError::Reconfigured) => info!("disconnected: its configuration changed"),
         Err(SessionError::Moved) => info!("disconnected: the upstream moved"),
@@ -264,10 +271,16 @@ async fn run(
         tls: secured.is_some(),
         certificate: secured.as_ref().and_then(common_name),
     };
+    let is_sql = startup.replication() == Replication::No;
     let Some((context, configuration)) = introduce(client, current, &asks) else {
-        let report = refusal::no_configuration(&startup);
+        let report =
+            if is_sql { refusal::not_replication() } else { refusal::no_configuration(&startup) };
         return Err(to_client.refuse(&report).await);
     };
+    let takes_sql = configuration.as_ref().is_some_and(|it| it.sql == Sql::Passthrough);
+    if is_sql && !takes_sql {
+        return Err(to_client.refuse(&refusal::not_replication()).await);
+    }
     if let Some(configuration) = configuration.as_ref().filter(|it| it.require_tls)
         && secured.is_none()
     {
@@ -279,7 +292,11 @@ async fn run(
     let session = logged_in.into_session(&context, &startup, configuration, client);
     let Some(session) = session else { return Ok(()) };
     announce(&session, secured.as_ref());
-    session.commands().await?;
+    if is_sql {
+        session.sql().await?;
+    } else {
+        session.commands().await?;
+    }
     info!("disconnected");
     Ok(())
 }
