@@ -190,7 +190,8 @@ mod tests {
 
     #[test]
     fn what_is_no_message_is_refused() {
-        for bad in ["", "n", "n,", "n,,", "n,,n=", "n,,n=u", "n,,n=u,r=", "n,a=x,n=u,r=x", "x,,n=,r=x"]
+        for bad in
+            ["", "n", "n,", "n,,", "n,,n=", "n,,n=u", "n,,n=u,r=", "n,a=x,n=u,r=x", "x,,n=,r=x"]
         {
             let mut server = Exchange::new(verifier(b"x"), true, None);
             assert!(server.first(PLAIN, bad.as_bytes(), NONCE).is_err(), "{bad}");

@@ -20,3 +20,17 @@ mod verifier;
 pub use exchange::{Exchange, Proof};
 pub use message::ScramError;
 pub use verifier::{BadVerifier, Mock, Verifier};
+
+/// Bytes of a nonce before it is made printable; `SCRAM_RAW_NONCE_LEN` (`scram-common.h`).
+const NONCE_BYTES: usize = 18;
+
+/// A new nonce for [`Exchange::first`].
+///
+/// # Errors
+///
+/// When the system has no random numbers.
+pub fn nonce() -> Result<String, aws_lc_rs::error::Unspecified> {
+    let mut bytes = [0; NONCE_BYTES];
+    aws_lc_rs::rand::fill(&mut bytes)?;
+    Ok(base64::Engine::encode(&base64::engine::general_purpose::STANDARD, bytes))
+}

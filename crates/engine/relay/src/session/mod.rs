@@ -3,9 +3,11 @@
 mod ask;
 mod binding;
 mod commands;
+mod gate;
 mod greeting;
 mod login;
 mod outbound;
+mod own_login;
 mod refusal;
 mod reply;
 mod slots;
@@ -15,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use alarm::Code;
-use config::{Configuration, Selection};
+use config::{Auth, Configuration, Selection};
 use pgnet::{Accepted, DialError, Endpoint, Inbound, ReadError, Secured};
 use pgproto::backend::Report;
 use pgproto::replication::NAME_BYTES_MAX;
@@ -30,6 +32,7 @@ use crate::service::Context;
 use crate::stream::StreamError;
 use crate::upstream::{NoHost, Place, Unfit, UpstreamError};
 
+use gate::Gate;
 use greeting::Door;
 
 pub(crate) use outbound::Outbound;
@@ -84,6 +87,9 @@ pub(crate) enum SessionError {
     /// The upstream's connection broke.
     #[error("upstream: {0}")]
     Upstream(#[source] ReadError),
+    /// The relay cannot log in for a client that it has let in.
+    #[error(transparent)]
+    OwnLogin(#[from] own_login::OwnLoginError),
     /// The upstream closed the connection.
     #[error("the upstream closed the connection")]
     UpstreamLeft,
@@ -266,7 +272,20 @@ async fn run(
     {
         return Err(to_client.refuse(&refusal::tls_required(&configuration.name)).await);
     }
-    let login = login::Login { startup: &startup, context, deadline, stop: &stop };
+    let mut own_user = None;
+    if let Some(configuration) = configuration.as_ref().filter(|it| it.auth != Auth::Passthrough) {
+        let gate = Gate {
+            from_client: &mut from_client,
+            to_client: &mut to_client,
+            startup: &startup,
+            secured: secured.as_ref(),
+            address,
+            configuration,
+            context,
+        };
+        own_user = Some(gate.pass_until(deadline, &stop).await?);
+    }
+    let login = login::Login { startup: &startup, context, deadline, own_user, stop: &stop };
     let login = login.pass(from_client, to_client);
     let logged_in = login.await?;
     let session = logged_in.into_session(context, &startup, configuration, &stop);
