@@ -19,6 +19,12 @@ help: ## Show this list
 build: ## Build the optimised binary, target/release/pgherd
 	cargo build --release --locked -p pgherd
 
+DIST := $(or $(CARGO_TARGET_DIR),target)/dist
+
+.PHONY: deb
+deb: build ## Make a Debian package, target/dist/pgherd_*.deb
+	cargo xtask deb $(or $(CARGO_TARGET_DIR),target)/release/pgherd $(DIST)
+
 .PHONY: demo
 demo: ## Show the relay at work on throwaway servers; KEEP=1 leaves them running
 	dev/provision/server >/dev/null
@@ -43,6 +49,9 @@ lint: ## Check format, clippy, dependencies, layers, file sizes and documentatio
 	cargo deny --locked check --hide-inclusion-graph bans licenses sources
 	cargo xtask layers
 	cargo xtask sizes
+	dev/provision/packages systemd
+	systemd-analyze security --offline=true --threshold=29 --no-pager \
+	    packaging/systemd/pgherd-relay.service | tail -n 1
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --locked --quiet
 
 .PHONY: bench
@@ -53,6 +62,19 @@ bench: provision ## Run the benchmarks (BENCH="--quick --only commit"); see docs
 test-big: provision ## Compare more than 1 GB of filtered WAL with pg_waldump, split 10,000 tables; takes minutes
 	cargo nextest run --locked --release --profile long -p pgherd --test waldump --test split_hard \
 	    --run-ignored only -E 'test(/big::/)' --no-capture
+
+.PHONY: test-packages
+test-packages: provision deb ## Install, start, upgrade and remove the package under systemd, and ask lintian
+	cargo nextest run --locked -p pgherd --test package --run-ignored all
+	dev/provision/packages lintian
+	lintian --allow-root --fail-on error,warning $(DIST)/pgherd_*.deb
+	packaging/test/run systemd $(DIST)/pgherd_*.deb
+
+.PHONY: site
+site: ## Build the documentation as a site, target/site, and check its links
+	dev/provision/tools mdbook
+	mdbook build
+	cargo xtask site target/site
 
 .PHONY: soak
 soak: provision ## Run the relay under random faults for MINUTES=10, then compare everything; SEED=n

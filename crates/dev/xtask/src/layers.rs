@@ -46,7 +46,11 @@ impl Package {
 }
 
 /// Looks at the whole workspace; gives the edges that are not allowed.
-pub(crate) fn check() -> Result<Vec<String>> {
+///
+/// # Errors
+///
+/// When the tree cannot be read.
+pub fn check() -> Result<Vec<String>> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
         .args(["metadata", "--no-deps", "--format-version", "1"])

@@ -6,7 +6,8 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 
 use crate::split_options::Split;
 
@@ -39,6 +40,14 @@ enum Command {
     /// there and opens them on the new server: some seconds without writes. Every step is written
     /// down; `pgherd split finish` continues after whatever happened, `pgherd split undo` goes back.
     Split(Box<Split>),
+    /// Prints what a shell needs to complete pgherd's command lines
+    ///
+    /// Packages install it. By hand, for bash: `pgherd completions bash >
+    /// ~/.local/share/bash-completion/completions/pgherd`.
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -170,7 +179,7 @@ pub(crate) enum Parsed {
     Forget(Forget),
     Clone(CloneOptions),
     Split(Box<Split>),
-    /// Help or version, for standard output.
+    /// Help, version or completions, for standard output.
     Said(String),
     /// A complaint, for standard error.
     Wrong(String),
@@ -191,15 +200,20 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Parsed {
         },
         Ok(Cli { command: Command::Clone(options) }) => Parsed::Clone(options),
         Ok(Cli { command: Command::Split(split) }) => Parsed::Split(split),
+        Ok(Cli { command: Command::Completions { shell } }) => Parsed::Said(completions(shell)),
         Err(error) if error.use_stderr() => Parsed::Wrong(error.render().to_string()),
         Err(error) => Parsed::Said(error.render().to_string()),
     }
 }
 
+fn completions(shell: Shell) -> String {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "pgherd", &mut script);
+    String::from_utf8_lossy(&script).into_owned()
+}
+
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     fn relay(line: &str) -> RelayOptions {

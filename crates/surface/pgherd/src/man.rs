@@ -108,12 +108,16 @@ fn pages() -> Vec<(String, String)> {
     let relay = pgherd.find_subcommand("relay").expect("the command is there");
     let clone = pgherd.find_subcommand("clone").expect("the command is there");
     let split = pgherd.find_subcommand("split").expect("the command is there");
+    let completions = pgherd.find_subcommand("completions").expect("the command is there");
     let forget = relay.find_subcommand("forget").expect("the command is there");
+    let others = "pgherd-relay(1), pgherd-clone(1), pgherd-split(1), pgherd-completions(1)";
     vec![
+        page(pgherd.clone(), "pgherd", &[], others),
         page(relay.clone(), "pgherd-relay", &SECTIONS, "pgherd-relay-forget(1)"),
         page(forget.clone(), "pgherd-relay-forget", &[], "pgherd-relay(1)"),
         page(clone.clone(), "pgherd-clone", &[], "pgherd-relay(1), pg_basebackup(1)"),
         page(split.clone(), "pgherd-split", &SPLIT_SECTIONS, "pgherd-relay(1), pg_basebackup(1)"),
+        page(completions.clone(), "pgherd-completions", &[], "pgherd-relay(1)"),
     ]
 }
 

@@ -41,6 +41,7 @@ pub(crate) fn run(options: &RelayOptions) -> ExitCode {
     telemetry::start(format, options.verbose);
     let served = runtime::run(|stop| async move {
         let (service, _handle) = Service::bind(settings).await?;
+        runtime::is_up();
         Ok(service.run(stop).await?)
     });
     match served {

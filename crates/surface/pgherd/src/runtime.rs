@@ -1,9 +1,10 @@
 //! The asynchronous runtime, and the signals that stop the process.
 
 use anyhow::Context as _;
+use sd_notify::NotifyState;
 use tasks::CancellationToken;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing::info;
+use tracing::{debug, info};
 
 /// Runs `work` until it ends by itself or a SIGTERM or SIGINT has stopped it.
 ///
@@ -27,7 +28,19 @@ where
             _ = interrupt.recv() => "SIGINT",
         };
         info!(signal = name, "stopping");
+        tell(NotifyState::Stopping);
         stop.cancel();
         work.await
     })
+}
+
+/// Tells systemd that the service is up, when it has been asked to (`Type=notify`).
+pub(crate) fn is_up() {
+    tell(NotifyState::Ready);
+}
+
+fn tell(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        debug!(%error, "systemd was not told");
+    }
 }

@@ -8,8 +8,8 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 use testkit::{
-    Install, Link, Major, PATIENCE, Program, Signal, Standby, Traffic, on_majors, run, run_failing,
-    wait_until,
+    Disk, Install, Link, Major, PATIENCE, Program, Signal, Standby, Traffic, on_majors, run,
+    run_failing, wait_until,
 };
 
 use partial::{Folder, Stage, binary, verify};
@@ -132,6 +132,28 @@ fn a_clone_that_is_stopped_leaves_nothing() -> Result<()> {
     link.set(Traffic::Pass);
     link.cut()?;
     assert_eq!(program.wait(PATIENCE)?.code(), Some(1), "{}", program.text());
+    nothing_left(&stage, &folder)
+}
+
+/// The disk is full in the middle: the reason is told, and nothing is left.
+#[test]
+fn a_clone_on_a_full_disk_leaves_nothing() -> Result<()> {
+    let stage = Stage::new(Major::V15)?;
+    let folder = Folder::new()?;
+    let Some(disk) = Disk::mount(128 * 1024)? else {
+        eprintln!("not tried: only root can mount a small disk");
+        return Ok(());
+    };
+    let data = folder.path().join("data");
+    std::os::unix::fs::symlink(disk.path(), &data)?;
+    let (link, mut program) = half_made(&stage, &folder)?;
+    disk.fill()?;
+    link.set(Traffic::Pass);
+    assert_eq!(program.wait(PATIENCE)?.code(), Some(1), "{}", program.text());
+    program.wait_for_line("No space left on device", PATIENCE)?;
+    // The disk was there before.
+    ensure!(fs::read_dir(disk.path())?.next().is_none(), "something is left");
+    fs::remove_file(&data)?;
     nothing_left(&stage, &folder)
 }
 

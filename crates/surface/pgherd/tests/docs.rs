@@ -63,6 +63,20 @@ fn anchors(text: &str) -> Vec<String> {
     headings.map(anchor).collect()
 }
 
+/// The site has what it lists.
+#[test]
+fn every_page_is_in_the_summary() -> Result<()> {
+    let docs = root()?.join("docs");
+    let summary = docs.join("SUMMARY.md");
+    let listed = fs::read_to_string(&summary)?;
+    let listed: Vec<_> = links(&listed).map(|link| docs.join(link)).collect();
+    let pages = files(&docs, "md")?;
+    let missing = pages.iter().filter(|page| **page != summary && !listed.contains(page));
+    let missing: Vec<_> = missing.map(|page| page.display().to_string()).collect();
+    ensure!(missing.is_empty(), "not in docs/SUMMARY.md:\n{}", missing.join("\n"));
+    Ok(())
+}
+
 #[test]
 fn yaml_examples_are_good_configurations() -> Result<()> {
     let folder = tempfile::tempdir()?;

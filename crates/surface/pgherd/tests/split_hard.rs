@@ -3,8 +3,10 @@
 
 mod splitting;
 
+use std::os::unix::fs::symlink;
+
 use anyhow::{Result, ensure};
-use testkit::{Cluster, Major, on_majors, run, run_failing};
+use testkit::{Cluster, Disk, Install, Major, on_majors, run, run_failing};
 
 use splitting::Stage;
 
@@ -32,8 +34,10 @@ fn hard(major: Major) -> Result<Stage> {
          create table \"T \"\"x\"\"\" (v text); analyze",
     )?;
     // Before there are prepared transactions: it would wait for them.
-    let slot = "select pg_create_logical_replication_slot('theirs', 'pgoutput')";
-    source.sql_in("other", slot)?;
+    for (database, slot) in [("other", "theirs"), (NAME, "ours")] {
+        let make = format!("select pg_create_logical_replication_slot('{slot}', 'pgoutput')");
+        source.sql_in(database, &make)?;
+    }
     for (database, name) in [(NAME, "moves"), ("other", "stays")] {
         let subscribe = "connection 'host=127.0.0.1 port=1' publication p with (connect = false)";
         source.sql_in(database, &format!("create subscription {name} {subscribe}"))?;
@@ -76,7 +80,7 @@ on_majors! {
     fn moves_what_is_not_everyday(major) {
         let stage = hard(major)?;
         let printed = stage.split_now()?;
-        for part in ["unlogged", "prepared transactions", "subscriptions", "dropped tablespace other_only", "rows of 253 tables"] {
+        for part in ["unlogged", "prepared transactions", "ours of moved databases do not go along", "subscriptions", "dropped tablespace other_only", "rows of 253 tables"] {
             ensure!(printed.contains(part), "no {part:?} in\n{printed}");
         }
         // Every one of them, and they are locked in portions.
@@ -106,7 +110,9 @@ on_majors! {
         let spaces = "select string_agg(spcname, ',' order by spcname) from pg_tablespace";
         assert_eq!(stage.ask("postgres", spaces)?, "fast,pg_default,pg_global,slow,unused");
         assert_eq!(stage.source.sql(spaces)?, "fast,other_only,pg_default,pg_global,slow,unused");
-        assert_eq!(stage.source.sql("select slot_name from pg_replication_slots")?, "theirs");
+        let slots = "select string_agg(slot_name, ',' order by slot_name) from pg_replication_slots";
+        assert_eq!(stage.source.sql(slots)?, "ours,theirs");
+        assert_eq!(stage.ask("postgres", slots)?, "");
         Ok(())
     }
 }
@@ -127,6 +133,60 @@ fn postgres_itself_moves() -> Result<()> {
     Ok(())
 }
 
+/// Whether the plan has these findings, by what they are about and a part of them.
+fn stops(plan: &str, findings: &[(&str, &str)]) -> Result<()> {
+    for (about, part) in findings {
+        let found = plan
+            .lines()
+            .any(|it| it.starts_with("STOP") && it.contains(about) && it.contains(part));
+        ensure!(found, "no {about}: {part} in\n{plan}");
+    }
+    Ok(())
+}
+
+/// The same of what a server, its extensions and the disk lack.
+#[test]
+fn the_plan_stops_where_something_is_missing() -> Result<()> {
+    let source = Cluster::builder(Major::V15)
+        .set_all(&[("wal_level", "minimal"), ("max_wal_senders", "0")])
+        .set("max_replication_slots", "0")
+        .start()?;
+    source.sql("create database a; create role plain login; alter database template1 allow_connections false")?;
+    source.sql_in(
+        "a",
+        "create function f() returns language_handler language c \
+         as '$libdir/plpgsql', 'plpgsql_call_handler'",
+    )?;
+    source.sql_in("a", "update pg_proc set probin = '$libdir/nowhere' where proname = 'f'")?;
+    let mut stage = Stage::of(source, "a")?;
+    stage.user = "plain".into();
+    let disk = Disk::mount(1024)?;
+    if let Some(disk) = &disk {
+        symlink(disk.path(), stage.data())?;
+    }
+    let refused = stage.split(&["--plan"]).output()?;
+    ensure!(refused.status.code() == Some(1));
+    let printed = String::from_utf8(refused.stdout)?;
+    let findings = [
+        ("wal_level", "minimal: set it to replica"),
+        ("walsenders", "0 free, 2 needed"),
+        ("slots", "none free"),
+        ("role", "a superuser is needed"),
+        ("template1", "takes no connections"),
+        ("libraries", "$libdir/nowhere"),
+    ];
+    stops(&printed, &findings)?;
+    if disk.is_some() {
+        stops(&printed, &[("disk", "1.0 MB free")])?;
+    }
+    // Programs of another major are none.
+    let postgres = stage.path("bin/postgres");
+    std::fs::remove_file(&postgres)?;
+    symlink(Install::of(Major::V16)?.server("postgres"), &postgres)?;
+    let refused = stage.split(&["--plan"]).output()?;
+    stops(&String::from_utf8(refused.stdout)?, &[("programs", "the source is PostgreSQL 15")])
+}
+
 /// Each of these would fail later, and is found before anything is done.
 #[test]
 fn the_plan_stops_what_would_fail() -> Result<()> {
@@ -139,19 +199,17 @@ fn the_plan_stops_what_would_fail() -> Result<()> {
     let refused = stage.split(&["--plan"]).output()?;
     ensure!(refused.status.code() == Some(1));
     let printed = String::from_utf8(refused.stdout)?;
-    for (about, part) in [
-        ("databases", "\"missing\""),
-        ("databases", "template1 is on every server"),
-        ("walsenders", "1 free, 2 needed"),
-        ("target", "is not empty"),
-        ("tablespaces", "--tablespace-mapping"),
-        ("port", "in use"),
-    ] {
-        let found = printed
-            .lines()
-            .any(|it| it.starts_with("STOP") && it.contains(about) && it.contains(part));
-        ensure!(found, "no {about}: {part} in\n{printed}");
-    }
+    stops(
+        &printed,
+        &[
+            ("databases", "\"missing\""),
+            ("databases", "template1 is on every server"),
+            ("walsenders", "1 free, 2 needed"),
+            ("target", "is not empty"),
+            ("tablespaces", "--tablespace-mapping"),
+            ("port", "in use"),
+        ],
+    )?;
     drop(taken);
     std::fs::remove_dir_all(stage.data())?;
     stage.map("here");

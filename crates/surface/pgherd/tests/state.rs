@@ -3,14 +3,12 @@
 mod proof;
 
 use std::fs;
-use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use pgtypes::Major;
 use proof::client::{self, Client};
 use proof::{FILTERED, WITHOUT_DROP, binary};
-use testkit::{Cluster, PATIENCE, Relay, Standby, same_contents};
+use testkit::{Cluster, Disk, PATIENCE, Relay, Standby, same_contents};
 
 const SOON: Duration = Duration::from_secs(5);
 
@@ -131,7 +129,7 @@ fn two_relays_with_one_folder() -> anyhow::Result<()> {
 /// what could not be kept, and goes on when there is room.
 #[test]
 fn a_full_disk() -> anyhow::Result<()> {
-    let Some(disk) = Disk::mount()? else {
+    let Some(disk) = Disk::mount(64)? else {
         println!("not root: no small disk to fill");
         return Ok(());
     };
@@ -167,38 +165,4 @@ fn a_full_disk() -> anyhow::Result<()> {
     assert!(!standby.data().join("base").join(oid).exists());
     assert!(!standby.log().contains("PANIC"));
     Ok(())
-}
-
-/// A disk of a few kilobytes in memory.
-struct Disk(tempfile::TempDir);
-
-impl Disk {
-    /// `None` when the system does not let us: for others than root.
-    fn mount() -> anyhow::Result<Option<Self>> {
-        let folder = tempfile::Builder::new().prefix("pgherd-disk-").tempdir()?;
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", "size=64k", "tmpfs"]).arg(folder.path());
-        let mounted = mount.output().is_ok_and(|output| output.status.success());
-        Ok(mounted.then_some(Self(folder)))
-    }
-
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-
-    fn fill(&self) -> anyhow::Result<()> {
-        let full = fs::write(self.path().join("filler"), vec![1; 1 << 20]);
-        anyhow::ensure!(full.is_err(), "a disk of 64 kB took a megabyte");
-        Ok(())
-    }
-
-    fn free(&self) -> anyhow::Result<()> {
-        Ok(fs::remove_file(self.path().join("filler"))?)
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        drop(Command::new("umount").arg("-l").arg(self.path()).status());
-    }
 }

@@ -28,6 +28,8 @@ pub(crate) struct Stage {
     pub(crate) databases: String,
     /// Where the source is reached.
     pub(crate) host: String,
+    /// Who connects to it.
+    pub(crate) user: String,
     /// `--tablespace-mapping`
     mappings: Vec<String>,
 }
@@ -54,7 +56,8 @@ impl Stage {
         let port = Port::reserve()?;
         let databases = databases.to_owned();
         let host = source.socket_dir().display().to_string();
-        Ok(Self { source, folder, port, databases, host, mappings: Vec::new() })
+        let user = "postgres".to_owned();
+        Ok(Self { source, folder, port, databases, host, user, mappings: Vec::new() })
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -85,7 +88,7 @@ impl Stage {
     /// `pgherd split` as a whole, without `--yes`.
     pub(crate) fn split(&self, more: &[&str]) -> Command {
         let mut command = self.pgherd();
-        let source = format!("host={} port={} user=postgres", self.host, self.source.port());
+        let source = format!("host={} port={} user={}", self.host, self.source.port(), self.user);
         command.args(["--source", &source, "--databases", &self.databases]);
         command.arg("-D").arg(self.data()).args(["--port", &self.port().to_string()]);
         command.arg("--bin-dir").arg(self.path("bin"));
