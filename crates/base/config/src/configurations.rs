@@ -9,7 +9,7 @@ use crate::problem::Problems;
 use crate::scalar::{boolean, list, shown, text, wrong_type};
 use crate::section::{Entry, key_text, section};
 use crate::tree::{Node, Value};
-use crate::{Configuration, Filter, Match, Pattern, keys};
+use crate::{Auth, Configuration, Filter, Match, Pattern, Sql, keys, passing};
 
 /// Most entries.
 const CONFIGURATIONS_MAX: usize = 1_000;
@@ -99,7 +99,7 @@ fn configuration(
         wrong_type(body, "`match` and `filter`", hint, problems);
         return None;
     }
-    let [matching, filter, require_tls, auth, users_file, user_map, open] =
+    let [matching, filter, require_tls, auth, users_file, user_map, open, sql, slot] =
         section(body, &keys::CONFIGURATION, problems);
     let given = |entry: Option<Entry<'_>>| !entry.is_none_or(|entry| entry.value.is_null());
     let matching = match matching {
@@ -117,12 +117,24 @@ fn configuration(
     let keys = auth::Keys { auth, users_file, user_map, open };
     let auth = auth::read(keys, offered, environment, problems);
     let require_tls = require_tls.map_or(Some(false), |entry| boolean(entry.value, problems));
+    let given_sql = sql;
+    let sql = passing::sql(sql, problems);
+    if let (Some(Sql::Passthrough), Some(auth), Some(entry)) = (sql, &auth, given_sql)
+        && *auth != Auth::Passthrough
+    {
+        let message = "`sql: passthrough` needs `auth: passthrough`";
+        let hint = "with another `auth` every client would send its SQL as `upstream.user`";
+        problems.add(&entry.value.span, message, hint);
+    }
+    let slot = passing::slot(slot, problems);
     Some(Configuration {
         name: name.to_owned(),
         matching: matching?,
         filter: filter?,
         require_tls: require_tls?,
         auth: auth?,
+        sql: sql?,
+        slot: slot?,
     })
 }
 

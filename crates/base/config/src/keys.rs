@@ -52,7 +52,7 @@ pub(crate) const CATALOG: [Key; 5] =
 pub(crate) const LIMITS: [Key; 3] =
     [key("max_connections"), key("startup_timeout"), key("peer_timeout")];
 /// One entry of `configurations`, below its name.
-pub(crate) const CONFIGURATION: [Key; 7] = [
+pub(crate) const CONFIGURATION: [Key; 9] = [
     key("match"),
     key("filter"),
     key("require_tls"),
@@ -60,6 +60,8 @@ pub(crate) const CONFIGURATION: [Key; 7] = [
     key("users_file"),
     key("user_map"),
     key("i_know_that_this_is_open"),
+    key("sql"),
+    key("slot"),
 ];
 /// `match`.
 pub(crate) const MATCH: [Key; 5] = [

@@ -261,6 +261,7 @@ fn what_does_not_fit_together_is_a_problem_of_the_configuration() -> Result<()> 
         (format!("auth: scram, users_file: {open}"), "can be read by others", "chmod 0600"),
         ("auth: cert".to_owned(), "needs `tls.client_ca`", "authorities"),
         ("auth: ldap".to_owned(), "there is no method \"ldap\"", "passthrough, scram"),
+        ("auth: trust, sql: passthrough".to_owned(), "needs `auth: passthrough`", "upstream.user"),
         ("i_know_that_this_is_open: true".to_owned(), "is for `auth: trust` only", "remove"),
         ("auth: trust, user_map: {a: b}".to_owned(), "is for `auth: cert` only", "remove"),
     ] {

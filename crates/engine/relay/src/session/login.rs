@@ -299,6 +299,7 @@ impl LoggedIn {
             from_upstream,
             to_upstream,
             configuration,
+            name: shown(startup.application_name().unwrap_or_default()),
             user: own.map_or_else(|| shown(startup.user()), |own| own.user),
             place,
             major,

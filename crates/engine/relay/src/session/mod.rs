@@ -1,6 +1,7 @@
 //! One client, from its first byte to its last.
 
 mod ask;
+mod auto_slot;
 mod binding;
 mod commands;
 mod gate;
@@ -11,17 +12,18 @@ mod own_login;
 mod refusal;
 mod reply;
 mod slots;
+mod sql;
 mod upstream;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use alarm::Code;
-use config::{Auth, Configuration, Selection};
+use config::{Auth, Configuration, Selection, Sql};
 use pgnet::{Accepted, DialError, Endpoint, Inbound, ReadError, Secured};
 use pgproto::backend::Report;
 use pgproto::replication::NAME_BYTES_MAX;
-use pgproto::startup::Cancel;
+use pgproto::startup::{Cancel, Replication, Startup};
 use pgtypes::Major;
 use tasks::CancellationToken;
 use tokio::time::Instant;
@@ -139,6 +141,8 @@ pub(crate) struct Session {
     pub(crate) to_upstream: Outbound,
     /// The configuration that matched, when there is a list of them.
     pub(crate) configuration: Option<Configuration>,
+    /// The client's `application_name`, cut as the server cuts it.
+    pub(crate) name: String,
     /// The client's user, for reading names.
     pub(crate) user: String,
     /// Where the upstream is.
@@ -259,19 +263,11 @@ async fn run(
         tls: secured.is_some(),
         certificate: secured.as_ref().and_then(common_name),
     };
-    let configuration = match context.config.configuration_for(&client) {
-        Selection::Unfiltered => None,
-        Selection::Configuration(configuration) => Some(configuration.clone()),
-        Selection::Refused => {
-            let report = refusal::no_configuration(&startup);
-            return Err(to_client.refuse(&report).await);
-        }
+    let is_sql = startup.replication() == Replication::No;
+    let configuration = match choose(context, &client, &startup) {
+        Ok(configuration) => configuration.cloned(),
+        Err(report) => return Err(to_client.refuse(&report).await),
     };
-    if let Some(configuration) = configuration.as_ref().filter(|it| it.require_tls)
-        && secured.is_none()
-    {
-        return Err(to_client.refuse(&refusal::tls_required(&configuration.name)).await);
-    }
     let mut own_user = None;
     if let Some(configuration) = configuration.as_ref().filter(|it| it.auth != Auth::Passthrough) {
         let gate = Gate {
@@ -291,9 +287,37 @@ async fn run(
     let session = logged_in.into_session(context, &startup, configuration, &stop);
     let Some(session) = session else { return Ok(()) };
     announce(&session, secured.as_ref());
-    session.commands().await?;
+    if is_sql {
+        session.sql().await?;
+    } else {
+        session.commands().await?;
+    }
     info!("disconnected");
     Ok(())
+}
+
+/// The configuration of a client, if there is a list of them; or why it is not served.
+fn choose<'a>(
+    context: &'a Context,
+    client: &config::Client<'_>,
+    startup: &Startup,
+) -> Result<Option<&'a Configuration>, Report> {
+    let is_sql = startup.replication() == Replication::No;
+    let configuration = match context.config.configuration_for(client) {
+        Selection::Configuration(configuration)
+            if is_sql && configuration.sql == Sql::Passthrough =>
+        {
+            configuration
+        }
+        _ if is_sql => return Err(refusal::not_replication()),
+        Selection::Unfiltered => return Ok(None),
+        Selection::Configuration(configuration) => configuration,
+        Selection::Refused => return Err(refusal::no_configuration(startup)),
+    };
+    if configuration.require_tls && !client.tls {
+        return Err(refusal::tls_required(&configuration.name));
+    }
+    Ok(Some(configuration))
 }
 
 /// A name of a client's own choice as the server keeps it: cut.
