@@ -7,7 +7,7 @@ use crate::problem::Problems;
 use crate::scalar::{boolean, list, shown, text, wrong_type};
 use crate::section::{Entry, key_text, section};
 use crate::tree::{Node, Value};
-use crate::{Configuration, Filter, Match, Pattern, keys};
+use crate::{Configuration, Filter, Match, Pattern, keys, passing};
 
 /// Most entries.
 const CONFIGURATIONS_MAX: usize = 1_000;
@@ -95,7 +95,7 @@ fn configuration(
         wrong_type(body, "`match` and `filter`", hint, problems);
         return None;
     }
-    let [matching, filter, require_tls] = section(body, &keys::CONFIGURATION, problems);
+    let [matching, filter, require_tls, sql, slot] = section(body, &keys::CONFIGURATION, problems);
     let given = |entry: Option<Entry<'_>>| !entry.is_none_or(|entry| entry.value.is_null());
     let matching = match matching {
         Some(entry) if given(matching) => conditions(entry.value, problems),
@@ -110,11 +110,15 @@ fn configuration(
         problems.add(&entry.key.span, message, "add `tls: {cert: ..., key: ...}` to the file");
     }
     let require_tls = require_tls.map_or(Some(false), |entry| boolean(entry.value, problems));
+    let sql = passing::sql(sql, problems);
+    let slot = passing::slot(slot, problems);
     Some(Configuration {
         name: name.to_owned(),
         matching: matching?,
         filter: filter?,
         require_tls: require_tls?,
+        sql: sql?,
+        slot: slot?,
     })
 }
 

@@ -50,7 +50,8 @@ pub(crate) const CATALOG: [Key; 5] =
 pub(crate) const LIMITS: [Key; 3] =
     [key("max_connections"), key("startup_timeout"), key("peer_timeout")];
 /// One entry of `configurations`, below its name.
-pub(crate) const CONFIGURATION: [Key; 3] = [key("match"), key("filter"), key("require_tls")];
+pub(crate) const CONFIGURATION: [Key; 5] =
+    [key("match"), key("filter"), key("require_tls"), key("sql"), key("slot")];
 /// `match`.
 pub(crate) const MATCH: [Key; 5] = [
     key("application_name"),

@@ -24,6 +24,7 @@ mod load;
 mod matching;
 mod moving;
 mod network;
+mod passing;
 mod pattern;
 mod problem;
 mod relay;
@@ -43,5 +44,5 @@ pub use pattern::Pattern;
 pub use problem::{ConfigError, Place, Problem};
 pub use relay::{
     Address, Catalog, Configuration, Host, Limits, LogFormat, Moving, Overrides, Relay, Selection,
-    Target, Upstream,
+    Slot, Sql, Target, Upstream,
 };

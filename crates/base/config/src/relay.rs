@@ -75,6 +75,30 @@ pub struct Configuration {
     pub filter: Option<Filter>,
     /// Are these clients turned away when they come without TLS?
     pub require_tls: bool,
+    /// What becomes of connections that are not for replication.
+    pub sql: Sql,
+    /// Which replication slot their streams use.
+    pub slot: Slot,
+}
+
+/// What becomes of plain SQL connections.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Sql {
+    /// They are refused.
+    #[default]
+    Refuse,
+    /// They reach the upstream as they are, unfiltered.
+    Passthrough,
+}
+
+/// Which replication slot a stream uses.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Slot {
+    /// The one that the client names, or none.
+    #[default]
+    Passthrough,
+    /// One that the relay makes, and makes again where the upstream has moved to.
+    Auto,
 }
 
 /// The server that the relay reads from.

@@ -31,4 +31,4 @@ pub use ledger::forget;
 pub use plan::{Plan, PlanError, plan};
 pub use probe::is_relay;
 pub use service::{Error, Handle, Options, Service};
-pub use upstream::{UpstreamStatus, forget_upstream};
+pub use upstream::{DroppedSlot, UpstreamStatus, drop_slots, forget_upstream};

@@ -257,6 +257,7 @@ impl LoggedIn {
             from_upstream,
             to_upstream,
             configuration,
+            name: shown(startup.application_name().unwrap_or_default()),
             user: shown(startup.user()),
             place,
             major,

@@ -1,6 +1,7 @@
 //! One client, from its first byte to its last.
 
 mod ask;
+mod auto_slot;
 mod binding;
 mod commands;
 mod greeting;
@@ -9,17 +10,18 @@ mod outbound;
 mod refusal;
 mod reply;
 mod slots;
+mod sql;
 mod upstream;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use alarm::Code;
-use config::{Configuration, Selection};
+use config::{Configuration, Selection, Sql};
 use pgnet::{Accepted, DialError, Endpoint, Inbound, ReadError, Secured};
 use pgproto::backend::Report;
 use pgproto::replication::NAME_BYTES_MAX;
-use pgproto::startup::Cancel;
+use pgproto::startup::{Cancel, Replication};
 use pgtypes::Major;
 use tasks::CancellationToken;
 use tokio::time::Instant;
@@ -133,6 +135,8 @@ pub(crate) struct Session {
     pub(crate) to_upstream: Outbound,
     /// The configuration that matched, when there is a list of them.
     pub(crate) configuration: Option<Configuration>,
+    /// The client's `application_name`, cut as the server cuts it.
+    pub(crate) name: String,
     /// The client's user, for reading names.
     pub(crate) user: String,
     /// Where the upstream is.
@@ -253,7 +257,14 @@ async fn run(
         tls: secured.is_some(),
         certificate: secured.as_ref().and_then(common_name),
     };
+    let is_sql = startup.replication() == Replication::No;
     let configuration = match context.config.configuration_for(&client) {
+        Selection::Configuration(configuration)
+            if is_sql && configuration.sql == Sql::Passthrough =>
+        {
+            Some(configuration.clone())
+        }
+        _ if is_sql => return Err(to_client.refuse(&refusal::not_replication()).await),
         Selection::Unfiltered => None,
         Selection::Configuration(configuration) => Some(configuration.clone()),
         Selection::Refused => {
@@ -272,7 +283,11 @@ async fn run(
     let session = logged_in.into_session(context, &startup, configuration, &stop);
     let Some(session) = session else { return Ok(()) };
     announce(&session, secured.as_ref());
-    session.commands().await?;
+    if is_sql {
+        session.sql().await?;
+    } else {
+        session.commands().await?;
+    }
     info!("disconnected");
     Ok(())
 }

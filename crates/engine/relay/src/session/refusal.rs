@@ -23,7 +23,10 @@ pub(super) fn not_replication() -> Report {
         SqlState::FEATURE_NOT_SUPPORTED,
         "this is a pgherd relay: it takes replication connections only",
     )
-    .with_hint("Connect to the server itself for SQL; a standby's primary_conninfo is right here.")
+    .with_hint(
+        "Connect to the server itself for SQL, or set sql to passthrough in this client's \
+         configuration; a standby's primary_conninfo is right here.",
+    )
 }
 
 pub(super) fn bad_value() -> Report {
