@@ -18,6 +18,7 @@
 mod backup;
 mod clients;
 pub mod counters;
+mod failed_logins;
 pub mod ledger;
 mod listen;
 pub mod names;
