@@ -7,7 +7,8 @@ SHELL := bash
 MINUTES ?= 10
 SECS ?= 60
 # Tools that `make` installs itself are here.
-export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
+cargo_home := $(or $(CARGO_HOME),$(HOME)/.cargo)
+export PATH := $(cargo_home)/bin:$(PATH)
 # CI shows failures at once and again at the end, and is quiet about the rest.
 NEXTEST_PROFILE := $(if $(CI),ci,default)
 
@@ -24,6 +25,13 @@ DIST := $(or $(CARGO_TARGET_DIR),target)/dist
 .PHONY: deb
 deb: build ## Make a Debian package, target/dist/pgherd_*.deb
 	cargo xtask deb $(or $(CARGO_TARGET_DIR),target)/release/pgherd $(DIST)
+
+HOST = $(shell rustc -vV | sed -n 's/^host: //p')
+
+.PHONY: tarball
+tarball: ## Make a tarball with a static binary, target/dist/pgherd-*.tar.gz
+	RUSTFLAGS='-C target-feature=+crt-static' cargo build --release --locked -p pgherd --target $(HOST)
+	cargo xtask tarball $(or $(CARGO_TARGET_DIR),target)/$(HOST)/release/pgherd $(DIST)
 
 .PHONY: demo
 demo: ## Show the relay at work on throwaway servers; KEEP=1 leaves them running
@@ -47,12 +55,20 @@ lint: ## Check format, clippy, dependencies, layers, file sizes and documentatio
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	cargo deny --locked check --hide-inclusion-graph bans licenses sources
+	if ls $(cargo_home)/advisory-dbs/*/crates >/dev/null 2>&1; \
+	    then $(MAKE) --no-print-directory advisories OFFLINE=1; \
+	    else echo 'advisories: no copy of the database here, see make advisories'; fi
 	cargo xtask layers
 	cargo xtask sizes
 	dev/provision/packages systemd
 	systemd-analyze security --offline=true --threshold=29 --no-pager \
 	    packaging/systemd/pgherd-relay.service | tail -n 1
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --locked --quiet
+
+.PHONY: advisories
+advisories: ## Look for known vulnerabilities of dependencies; OFFLINE=1 in the copy that is there
+	dev/provision/tools deny
+	cargo deny $(if $(OFFLINE),--offline) --locked check --hide-inclusion-graph advisories
 
 .PHONY: bench
 bench: provision ## Run the benchmarks (BENCH="--quick --only commit"); see docs/benchmarks.md
@@ -64,11 +80,12 @@ test-big: provision ## Compare more than 1 GB of filtered WAL with pg_waldump, s
 	    --run-ignored only -E 'test(/big::/)' --no-capture
 
 .PHONY: test-packages
-test-packages: provision deb ## Install, start, upgrade and remove the package under systemd, and ask lintian
+test-packages: provision deb tarball ## Try out the package under systemd, lintian, and the static binary
 	cargo nextest run --locked -p pgherd --test package --run-ignored all
 	dev/provision/packages lintian
 	lintian --allow-root --fail-on error,warning $(DIST)/pgherd_*.deb
 	packaging/test/run systemd $(DIST)/pgherd_*.deb
+	packaging/test/static $(DIST)/pgherd-*.tar.gz
 
 .PHONY: site
 site: ## Build the documentation as a site, target/site, and check its links

@@ -13,6 +13,7 @@
 //! created: a checked configuration can still meet a world that does not fit it.
 
 mod address;
+mod auth;
 mod check;
 mod configurations;
 mod encryption;
@@ -25,6 +26,7 @@ mod load;
 mod matching;
 mod moving;
 mod network;
+mod passing;
 mod pattern;
 mod problem;
 mod relay;
@@ -34,6 +36,7 @@ mod section;
 mod tree;
 mod upstream;
 
+pub use auth::{Auth, UserMap, Users};
 pub use environment::state_dir;
 pub use filter::{Filter, Kind};
 pub use http::{BadHttpAddress, Http, HttpAddress};
@@ -45,5 +48,5 @@ pub use pattern::Pattern;
 pub use problem::{ConfigError, Place, Problem};
 pub use relay::{
     Address, Catalog, Configuration, Host, Limits, LogFormat, Moving, Overrides, Relay, Selection,
-    Target, Upstream,
+    Slot, Sql, Target, Upstream,
 };

@@ -68,6 +68,19 @@ fn hosts() {
 }
 
 #[test]
+fn passing() {
+    check(&[
+        (
+            "upstream: {}\nconfigurations: [a: {sql: yes}]\n",
+            (2, 27),
+            "no value \"yes\"",
+            "passthrough",
+        ),
+        ("upstream: {}\nconfigurations: [a: {slot: on}]\n", (2, 28), "no value", "`auto`"),
+    ]);
+}
+
+#[test]
 fn values() {
     check(&[
         ("upstream: {port: 70000}\n", (1, 18), "port 70000 is out of range", "1 to 65535"),

@@ -5,6 +5,7 @@ use std::process::{Command, Output, Stdio};
 use anyhow::{Context, Result, ensure};
 
 use crate::cluster::Cluster;
+use crate::user;
 
 impl Cluster {
     /// A client program of this cluster's major, or of the oldest later one that there is, for a
@@ -17,6 +18,17 @@ impl Cluster {
         let mut command = self.install().client_command(program)?;
         self.point_client(&mut command);
         command.env("PGPORT", port.to_string()).env("PGCONNECT_TIMEOUT", "30");
+        Ok(command)
+    }
+
+    /// A program that works on the files of this cluster, as `pg_rewind`, run as the servers' user.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such program.
+    pub fn file_program(&self, program: &str) -> Result<Command> {
+        let mut command = self.install().client_command(program)?;
+        user::run_as_server(&mut command)?;
         Ok(command)
     }
 }

@@ -9,6 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pgproto::SqlState;
 
+pub use crate::failed_logins::FailedLogins;
+
 /// A number that only grows.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
@@ -109,6 +111,8 @@ pub struct Tally {
 pub struct Counters {
     /// Connections that came in.
     pub connections: Counter,
+    /// Attempts to log in that the relay itself refused.
+    pub failed_logins: FailedLogins,
     /// Events that a person should look at; each has an ERROR or WARN line in the log.
     pub alarms: Counter,
     /// Changes of the configuration that were taken over.

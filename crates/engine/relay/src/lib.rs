@@ -18,6 +18,7 @@
 mod backup;
 mod clients;
 pub mod counters;
+mod failed_logins;
 pub mod ledger;
 mod listen;
 pub mod names;
@@ -36,4 +37,4 @@ pub use plan::{Plan, PlanError, plan};
 pub use probe::is_relay;
 pub use reload::{ReloadError, Reloaded};
 pub use service::{Error, Handle, Options, Service};
-pub use upstream::{UpstreamStatus, forget_upstream};
+pub use upstream::{DroppedSlot, UpstreamStatus, drop_slots, forget_upstream};

@@ -18,6 +18,8 @@ use state::{Document, Lock};
 const FORMAT: u32 = 1;
 /// How long another process may have the file; it needs milliseconds.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
+/// `NAMEDATALEN` less the NUL, less what every name begins with.
+const NAME_CHARS_MAX: usize = 63 - "pgherd_".len();
 /// Between two tries.
 const LOCK_INTERVAL: Duration = Duration::from_millis(10);
 
@@ -52,6 +54,9 @@ struct Bound {
     system_identifier: String,
     slot: String,
     configuration: String,
+    /// Made by the relay itself (`slot: auto`), which drops it when it is told to forget.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    own: bool,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -96,16 +101,47 @@ impl Slots {
                 system_identifier: system.to_owned(),
                 slot: slot.to_owned(),
                 configuration: configuration.to_owned(),
+                own: false,
             }));
         })
     }
 
-    /// Unbinds all slots of a configuration.
-    pub(crate) fn forget(&self, configuration: &str) -> Result<(), SlotsError> {
-        if !self.document.path().exists() {
+    /// Binds a slot that the relay makes, unless it is bound already. Durable when this returns.
+    pub(crate) fn bind_own(
+        &self,
+        system: &str,
+        slot: &str,
+        configuration: &str,
+    ) -> Result<(), SlotsError> {
+        let bound = Bound {
+            system_identifier: system.to_owned(),
+            slot: slot.to_owned(),
+            configuration: configuration.to_owned(),
+            own: true,
+        };
+        if self.load()?.contains(&bound) {
             return Ok(());
         }
-        self.change(|slots| slots.retain(|bound| bound.configuration != configuration))
+        self.change(|slots| {
+            slots.retain(|it| it.slot != slot || it.system_identifier != system);
+            slots.push(bound);
+        })
+    }
+
+    /// The slots that the relay made for a configuration, each with the cluster that it is on.
+    pub(crate) fn own(&self, configuration: &str) -> Result<Vec<(String, String)>, SlotsError> {
+        let slots = self.load()?.into_iter();
+        let own = slots.filter(|bound| bound.own && bound.configuration == configuration);
+        Ok(own.map(|bound| (bound.system_identifier, bound.slot)).collect())
+    }
+
+    /// Unbinds all slots of a configuration; `false` when it had none.
+    pub(crate) fn forget(&self, configuration: &str) -> Result<bool, SlotsError> {
+        if !self.load()?.iter().any(|bound| bound.configuration == configuration) {
+            return Ok(false);
+        }
+        self.change(|slots| slots.retain(|bound| bound.configuration != configuration))?;
+        Ok(true)
     }
 
     fn change(&self, change: impl FnOnce(&mut Vec<Bound>)) -> Result<(), SlotsError> {
@@ -148,6 +184,24 @@ impl Slots {
     }
 }
 
+/// The slot that the relay makes for a client: named after its configuration, and after the client
+/// where that is called otherwise, because a slot serves one stream at a time.
+///
+/// A slot's name has lower-case letters, digits and underscores. Where something else had to be
+/// left out, or where two names are put together, a checksum keeps it unique.
+pub(crate) fn own_slot(configuration: &str, client: &str) -> String {
+    let plain = |char: char| char.is_ascii_lowercase() || char.is_ascii_digit() || char == '_';
+    let is_plain = configuration.chars().all(plain);
+    if client == configuration && is_plain && configuration.len() <= NAME_CHARS_MAX {
+        return format!("pgherd_{configuration}");
+    }
+    let sum = crc32c::crc32c(format!("{configuration}\0{client}").as_bytes());
+    let letters = format!("{configuration}_{client}").to_ascii_lowercase();
+    let letters = letters.chars().map(|char| if plain(char) { char } else { '_' });
+    let letters: String = letters.take(NAME_CHARS_MAX - "_12345678".len()).collect();
+    format!("pgherd_{letters}_{sum:08x}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -172,6 +226,36 @@ mod tests {
         assert_eq!(slots.owner("7", "b").unwrap().as_deref(), Some("paris"));
         slots.bind("7", "b", None).unwrap();
         assert!(!slots.knows("b").unwrap());
+    }
+
+    #[test]
+    fn slots_of_the_relay_have_names_that_a_server_takes_and_nobody_else_has() {
+        assert_eq!(own_slot("berlin", "berlin"), "pgherd_berlin");
+        let long = "x".repeat(63);
+        let pairs = [("a", "b_c"), ("a_b", "c"), ("A", "A"), ("a", "A"), ("ä", "ü"), ("a", "")];
+        let mut names: Vec<_> = pairs.iter().map(|(one, two)| own_slot(one, two)).collect();
+        names.extend([own_slot(&long, &long), own_slot(&long, "y"), own_slot("a_b_c", "a_b_c")]);
+        for name in &names {
+            assert!(name.len() <= 63, "{name}");
+            let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+            assert!(name.bytes().all(|byte| plain(byte) || byte == b'_'), "{name}");
+        }
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), 9, "{names:?}");
+    }
+
+    #[test]
+    fn own_slots_are_told_apart() {
+        let folder = tempfile::tempdir().unwrap();
+        let slots = Slots::new(folder.path());
+        slots.bind("7", "a", Some("berlin")).unwrap();
+        slots.bind_own("7", "b", "berlin").unwrap();
+        slots.bind_own("7", "b", "berlin").unwrap();
+        assert_eq!(slots.own("berlin").unwrap(), [("7".to_owned(), "b".to_owned())]);
+        assert_eq!(slots.owner("7", "b").unwrap().as_deref(), Some("berlin"));
+        assert!(slots.forget("berlin").unwrap() && !slots.forget("berlin").unwrap());
+        assert_eq!(slots.own("berlin").unwrap(), []);
     }
 
     #[test]

@@ -97,7 +97,8 @@ pub(crate) struct RelayOptions {
 enum RelayCommand {
     /// Forget what was decided for a configuration; its standbys then need new base backups
     ///
-    /// Needed after a filter was loosened. Stop the standbys of the configuration first.
+    /// Needed after a filter was loosened. Stop the standbys of the configuration first. Also drops
+    /// the replication slots that the relay made for it (`slot: auto`).
     #[command(disable_help_flag = true)]
     Forget(Forget),
     /// Show a running relay: its upstream, what went through, who is connected and how far

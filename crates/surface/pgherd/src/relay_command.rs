@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use alarm::Code;
 use config::{ConfigError, LogFormat, Overrides};
-use relay::{Handle, Options, Service};
+use relay::{DroppedSlot, Handle, Options, Service};
 use tasks::{CancellationToken, Group};
 use telemetry::Recent;
 use tokio::signal::unix::{SignalKind, signal};
@@ -107,6 +107,9 @@ pub(crate) fn forget(forget: &Forget) -> ExitCode {
         Err(status) => return status,
     };
     let Some(name) = &forget.name else { return forget_upstream(&settings) };
+    if let Err(error) = drop_slots(&settings, name) {
+        return fail(Code::NotForgotten, format_args!("{error:#}"));
+    }
     match relay::forget(&settings.state_dir, name) {
         Ok(true) => {
             println!("forgot what was decided for {name:?}; make its standbys anew");
@@ -122,6 +125,30 @@ pub(crate) fn forget(forget: &Forget) -> ExitCode {
             fail(Code::NotForgotten, format_args!("{error}\nhint: {hint}"))
         }
     }
+}
+
+/// Drops the slots that the relay made; one that cannot be dropped is told and does not hold up
+/// the rest, as a host may be gone for good.
+fn drop_slots(settings: &Options, name: &str) -> anyhow::Result<()> {
+    let variable = |name| std::env::var(name).ok().filter(|it: &String| !it.is_empty());
+    let user = variable("PGUSER").or_else(|| variable("USER")).unwrap_or_default();
+    let dropped = runtime::run(|stop| async move {
+        tokio::select! {
+            dropped = relay::drop_slots(settings, name, &user) => Ok(dropped?),
+            () = stop.cancelled() => anyhow::bail!("stopped"),
+        }
+    })?;
+    for DroppedSlot { slot, host, outcome } in dropped {
+        match outcome {
+            Ok(true) => println!("dropped replication slot {slot} on {host}"),
+            Ok(false) => {}
+            Err(error) => eprintln!(
+                "replication slot {slot} on {host} may still be there and keep WAL: {error}\n\
+                 hint: select pg_drop_replication_slot('{slot}')"
+            ),
+        }
+    }
+    Ok(())
 }
 
 /// Removes what is kept of an upstream that moves.

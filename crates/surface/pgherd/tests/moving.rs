@@ -235,3 +235,55 @@ fn a_silent_primary_is_left() -> Result<()> {
     herd.follows(&new, "t3")?;
     calm(&mut relay, &[])
 }
+
+/// A standby that has more than the new primary gets what the server itself has for it, and finds
+/// in its history that it went another way; nothing else happens to it.
+#[test]
+fn a_standby_that_is_ahead_finds_out() -> Result<()> {
+    let mut old = primary(Major::V17)?;
+    let link = Link::to(old.port())?;
+    let new = Standby::of(&old).via(link.port()).start()?;
+    let mut relay = relay(&[old.port(), new.port()], "failover_wait: 60s")?;
+    let mut herd = Herd::of(&old, relay.port())?;
+    new.wait_replayed(&old)?;
+    link.set(Traffic::Stall);
+    herd.follows(&old, "only_here")?;
+    old.kill9()?;
+    new.promote()?;
+    relay.wait_for_line("the upstream moved", PATIENCE)?;
+    for standby in [&herd.partial, &herd.whole] {
+        stage::wait_log(standby, "before current recovery point")?;
+        ensure!(standby.sql_in("keep", "select count(*) from only_here")? == "2000");
+    }
+    ensure!(herd.partial.is_running()? && herd.whole.is_running()?);
+    calm(&mut relay, &[])
+}
+
+on_majors! {
+    [v12 V12, v18 V18]
+    /// A role without any privilege may look at the hosts.
+    fn any_role_that_may_log_in_sees_enough(major) {
+        let primary = primary(major)?;
+        primary.sql("create role watcher login")?;
+        let new = Standby::of(&primary).start()?;
+        new.wait_replayed(&primary)?;
+        for (target, expected) in [("primary", &primary), ("standby", &*new)] {
+            let upstream = format!(
+                "hosts: [\"127.0.0.1:{}\", \"127.0.0.1:{}\"], target: {target}, \
+                 catalog: {{user: watcher}}",
+                primary.port(),
+                new.port()
+            );
+            let mut relay = Relay::prepare_upstream(binary(), &upstream, &configurations())?;
+            relay.run()?;
+            let mut client = Client::replication(relay.port(), "whole")?;
+            assert_eq!(client.query("SHOW port")?.value(0)?, expected.port().to_string());
+            calm(&mut relay, &[])?;
+        }
+        new.promote()?;
+        let mut relay = relay(&[primary.port(), new.port()], "target: primary")?;
+        let mut client = Client::replication(relay.port(), "whole")?;
+        assert_eq!(client.query("SHOW port")?.value(0)?, new.port().to_string());
+        calm(&mut relay, &[])
+    }
+}

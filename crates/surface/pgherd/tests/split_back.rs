@@ -79,6 +79,26 @@ on_majors! {
     }
 }
 
+/// Killed while it copies: what it had started goes on for a while, and is in nobody's way.
+#[test]
+fn killed_in_the_midst_of_the_clone() -> Result<()> {
+    let stage = Stage::new(Major::V17)?;
+    stage.source.sql_in(
+        "orders",
+        "create table large (v text); alter table large alter v set storage external; \
+         insert into large select repeat(md5(g::text), 250) from generate_series(1, 10000) g",
+    )?;
+    let mut split = start(&mut stage.split(&["--yes"]))?;
+    wait_until("files of the clone", PATIENCE, || {
+        ensure!(split.is_running()?, "{}", split.text());
+        Ok(stage.data().join(".pgherd-clone/data/base").exists().then_some(()))
+    })?;
+    split.kill9()?;
+    run(&mut stage.then("finish", &["--yes"]))?;
+    assert_eq!(stage.ask("orders", "select count(*) from large")?, "10000");
+    stage.check_moved(&["orders", "tenant_eu_1"])
+}
+
 /// Follows, and can be read.
 fn ready(stage: &Stage) -> Result<()> {
     let printed = run(&mut stage.split(&["--yes", "--until-ready"]))?;
@@ -217,7 +237,7 @@ fn the_source_drops_them_when_it_is_told_to() -> Result<()> {
 /// the source still has them.
 #[test]
 fn damage_is_told() -> Result<()> {
-    let stage = Stage::new(Major::V15)?;
+    let stage = Stage::new(Major::V14)?;
     ready(&stage)?;
     // What is on the disk now is not replayed again.
     stage.source.sql("checkpoint")?;

@@ -120,7 +120,7 @@ on_majors! {
 /// A source whose tools' own database goes: both sides have one afterwards.
 #[test]
 fn postgres_itself_moves() -> Result<()> {
-    let source = Cluster::builder(Major::V16).start()?;
+    let source = Cluster::builder(Major::V12).start()?;
     source.sql("create table here as select 1 x; create database stays")?;
     let stage = Stage::of(source, "postgres")?;
     stage.split_now()?;

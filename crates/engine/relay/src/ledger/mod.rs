@@ -286,8 +286,7 @@ pub fn check_folder(state_dir: &Path) -> Result<(), LedgerError> {
 /// [`LedgerError::InUse`] while a client of it is connected.
 pub fn forget(state_dir: &Path, name: &str) -> Result<bool, LedgerError> {
     let known = store::forget(&store::folder(state_dir, name))?;
-    Slots::new(state_dir).forget(name)?;
-    Ok(known)
+    Ok(Slots::new(state_dir).forget(name)? | known)
 }
 
 /// What a filter says of a database: its name, and the tablespace of its catalogs.

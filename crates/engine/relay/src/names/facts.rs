@@ -22,6 +22,10 @@ const FACTS: &str = "select pg_catalog.pg_is_in_recovery(), \
      else ('x' || left(pg_catalog.pg_walfile_name( \
          pg_catalog.pg_current_wal_insert_lsn()), 8))::bit(32)::int end";
 
+const DROP_SLOT: &str = "select pg_catalog.pg_drop_replication_slot(slot_name) \
+     from pg_catalog.pg_replication_slots, pg_catalog.pg_control_system() \
+     where slot_type = 'physical' and slot_name::text = $1 and system_identifier::text = $2";
+
 impl Catalog {
     /// Asks every `interval`, and tells each answer to `saw`; ends when no answer comes within
     /// `patience`, or with any other error.
@@ -48,6 +52,14 @@ impl Catalog {
             Err(error) = looks => error,
             () = stalled => NamesError::TimedOut,
         }
+    }
+
+    /// Drops a physical slot, if it is there and the server is of this cluster.
+    pub(crate) async fn drop_slot(&self, slot: &str, system: &str) -> Result<bool, NamesError> {
+        self.ask(async |client: &Client| {
+            Ok(!client.query(DROP_SLOT, &[&slot, &system]).await?.is_empty())
+        })
+        .await
     }
 
     /// Asks once.

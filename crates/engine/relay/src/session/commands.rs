@@ -5,7 +5,7 @@ use std::pin::pin;
 use pgnet::Message;
 use pgproto::backend::Report;
 use pgproto::frame::{backend, frontend, limit};
-use pgproto::frontend::{query_text, terminate};
+use pgproto::frontend::{query, query_text, terminate};
 use pgproto::replication::{Command, StartPhysical};
 use tokio::time::Instant;
 
@@ -179,10 +179,21 @@ impl Session {
                 self.change_slot(&create.name, true, &message.raw).await
             }
             Command::DropSlot { name, .. } => self.change_slot(&name, false, &message.raw).await,
-            Command::StartPhysical(start) if filtered => self.start_filtered(start).await,
-            Command::StartPhysical(_) if let Some(report) = self.filter_is_gone() => {
+            Command::StartPhysical(_) if !filtered && let Some(report) = self.filter_is_gone() => {
                 self.answer(&report).await
             }
+            Command::StartPhysical(start) if self.has_auto_slot() => {
+                match self.with_slot(start).await? {
+                    Err(report) => self.answer(&report).await,
+                    Ok(start) if filtered => self.start_filtered(start).await,
+                    Ok(start) => {
+                        let command = Command::StartPhysical(start).to_text();
+                        self.send_upstream(|out| query(&command, out)).await?;
+                        self.until_ready().await
+                    }
+                }
+            }
+            Command::StartPhysical(start) if filtered => self.start_filtered(start).await,
             // The text as it came: the server has the last word on what it means.
             _ => {
                 self.to_upstream.queue(&message.raw);

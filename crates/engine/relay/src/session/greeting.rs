@@ -7,6 +7,8 @@ use pgnet::{Conn, Inbound, ReadError, Secured};
 use pgproto::backend::Report;
 use pgproto::startup::{self, Cancel, Packet, Replication, Startup, StartupError};
 
+use crate::probe::PROBE_NAME;
+
 use super::{Outbound, SessionError, refusal};
 use crate::counters::Refusal;
 
@@ -22,7 +24,7 @@ const YES: &[u8] = b"S";
 
 /// What a client wants.
 pub(super) enum Greeting {
-    /// A replication session.
+    /// A session: replication, or plain SQL.
     Startup(Startup),
     /// To cancel what another connection does.
     Cancel(Cancel),
@@ -62,11 +64,14 @@ impl Door<'_> {
                 Ok(Packet::Cancel(cancel)) => return Ok((Greeting::Cancel(cancel), secured)),
                 Ok(Packet::Startup(startup)) => {
                     return match startup.replication() {
-                        Replication::Physical | Replication::Database => {
-                            Ok((Greeting::Startup(startup), secured))
-                        }
-                        Replication::No => {
+                        // Who asks whether this is a relay is told, whatever it serves.
+                        Replication::No
+                            if startup.application_name() == Some(PROBE_NAME.as_bytes()) =>
+                        {
                             Err(self.to_client.refuse(&refusal::not_replication()).await)
+                        }
+                        Replication::No | Replication::Physical | Replication::Database => {
+                            Ok((Greeting::Startup(startup), secured))
                         }
                         Replication::Invalid => {
                             Err(self.to_client.refuse(&refusal::bad_value()).await)

@@ -1,25 +1,29 @@
 //! One client, from its first byte to its last.
 
 mod ask;
+mod auto_slot;
 mod binding;
 mod commands;
+mod gate;
 mod greeting;
 mod login;
 mod outbound;
+mod own_login;
 mod refusal;
 mod reply;
 mod slots;
+mod sql;
 mod upstream;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use alarm::Code;
-use config::{Configuration, Selection};
+use config::{Auth, Configuration, Selection, Sql};
 use pgnet::{Accepted, DialError, Endpoint, Inbound, ReadError, Secured};
 use pgproto::backend::Report;
 use pgproto::replication::NAME_BYTES_MAX;
-use pgproto::startup::Cancel;
+use pgproto::startup::{Cancel, Replication, Startup};
 use pgtypes::Major;
 use tasks::CancellationToken;
 use tokio::time::Instant;
@@ -32,6 +36,7 @@ use crate::service::{Context, Current};
 use crate::stream::StreamError;
 use crate::upstream::{NoHost, Place, Unfit, UpstreamError};
 
+use gate::Gate;
 use greeting::Door;
 
 pub(crate) use outbound::Outbound;
@@ -86,6 +91,9 @@ pub(crate) enum SessionError {
     /// The upstream's connection broke.
     #[error("upstream: {0}")]
     Upstream(#[source] ReadError),
+    /// The relay cannot log in for a client that it has let in.
+    #[error(transparent)]
+    OwnLogin(#[from] own_login::OwnLoginError),
     /// The upstream closed the connection.
     #[error("the upstream closed the connection")]
     UpstreamLeft,
@@ -140,6 +148,8 @@ pub(crate) struct Session {
     pub(crate) to_upstream: Outbound,
     /// The configuration that matched, when there is a list of them.
     pub(crate) configuration: Option<Configuration>,
+    /// The client's `application_name`, cut as the server cuts it.
+    pub(crate) name: String,
     /// The client's user, for reading names.
     pub(crate) user: String,
     /// Where the upstream is.
@@ -161,6 +171,9 @@ async fn serve_inside(accepted: Accepted, current: &Current, client: &Arc<Client
     let started = Instant::now();
     match run(accepted, current, client).await {
         Ok(()) => {}
+        Err(SessionError::Stopping) if client.is_reconfigured() => {
+            info!("disconnected: its configuration changed");
+        }
         Err(SessionError::Stopping) => info!("disconnected: the relay is stopping"),
         Err(SessionError::Reconfigured) => info!("disconnected: its configuration changed"),
         Err(SessionError::Moved) => info!("disconnected: the upstream moved"),
@@ -264,39 +277,50 @@ async fn run(
         tls: secured.is_some(),
         certificate: secured.as_ref().and_then(common_name),
     };
-    let Some((context, configuration)) = introduce(client, current, &asks) else {
-        let report = refusal::no_configuration(&startup);
-        return Err(to_client.refuse(&report).await);
+    let is_sql = startup.replication() == Replication::No;
+    let introduced = introduce(client, current, &asks, &startup);
+    let (context, configuration) = match introduced {
+        Ok(introduced) => introduced,
+        Err(report) => return Err(to_client.refuse(&report).await),
     };
-    if let Some(configuration) = configuration.as_ref().filter(|it| it.require_tls)
-        && secured.is_none()
-    {
-        return Err(to_client.refuse(&refusal::tls_required(&configuration.name)).await);
+    let mut own_user = None;
+    if let Some(configuration) = configuration.as_ref().filter(|it| it.auth != Auth::Passthrough) {
+        let gate = Gate {
+            from_client: &mut from_client,
+            to_client: &mut to_client,
+            startup: &startup,
+            secured: secured.as_ref(),
+            address,
+            configuration,
+            context: &context,
+        };
+        own_user = Some(gate.pass_until(deadline, &client.stop).await?);
     }
-    let login = login::Login { startup: &startup, context: &context, deadline, client };
+    let login = login::Login { startup: &startup, context: &context, deadline, own_user, client };
     let login = login.pass(from_client, to_client);
     let logged_in = login.await?;
     let session = logged_in.into_session(&context, &startup, configuration, client);
     let Some(session) = session else { return Ok(()) };
     announce(&session, secured.as_ref());
-    session.commands().await?;
+    if is_sql {
+        session.sql().await?;
+    } else {
+        session.commands().await?;
+    }
     info!("disconnected");
     Ok(())
 }
 
-/// Finds the configuration of a client, and notes both; `None` when there is none for it.
+/// Finds the configuration of a client, and notes both; or why it is not served.
 fn introduce(
     client: &Client,
     current: &Current,
     asks: &config::Client<'_>,
-) -> Option<(Arc<Context>, Option<Configuration>)> {
+    startup: &Startup,
+) -> Result<(Arc<Context>, Option<Configuration>), Report> {
     loop {
         let context = current.context();
-        let configuration = match context.config.configuration_for(asks) {
-            Selection::Unfiltered => None,
-            Selection::Configuration(configuration) => Some(configuration.clone()),
-            Selection::Refused => return None,
-        };
+        let configuration = choose(&context, asks, startup)?.cloned();
         client.is(Who {
             application_name: asks.application_name.to_vec(),
             user: asks.user.to_vec(),
@@ -309,9 +333,33 @@ fn introduce(
         // A change of the configuration looks for those who are noted; one that came in between
         // has not seen this one.
         if Arc::ptr_eq(&context, &current.context()) {
-            return Some((context, configuration));
+            return Ok((context, configuration));
         }
     }
+}
+
+/// The configuration of a client, if there is a list of them; or why it is not served.
+fn choose<'a>(
+    context: &'a Context,
+    client: &config::Client<'_>,
+    startup: &Startup,
+) -> Result<Option<&'a Configuration>, Report> {
+    let is_sql = startup.replication() == Replication::No;
+    let configuration = match context.config.configuration_for(client) {
+        Selection::Configuration(configuration)
+            if is_sql && configuration.sql == Sql::Passthrough =>
+        {
+            configuration
+        }
+        _ if is_sql => return Err(refusal::not_replication()),
+        Selection::Unfiltered => return Ok(None),
+        Selection::Configuration(configuration) => configuration,
+        Selection::Refused => return Err(refusal::no_configuration(startup)),
+    };
+    if configuration.require_tls && !client.tls {
+        return Err(refusal::tls_required(&configuration.name));
+    }
+    Ok(Some(configuration))
 }
 
 /// A name of a client's own choice as the server keeps it: cut.

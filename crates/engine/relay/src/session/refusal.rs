@@ -23,7 +23,10 @@ pub(super) fn not_replication() -> Report {
         SqlState::FEATURE_NOT_SUPPORTED,
         "this is a pgherd relay: it takes replication connections only",
     )
-    .with_hint("Connect to the server itself for SQL; a standby's primary_conninfo is right here.")
+    .with_hint(
+        "Connect to the server itself for SQL, or set sql to passthrough in this client's \
+         configuration; a standby's primary_conninfo is right here.",
+    )
 }
 
 pub(super) fn bad_value() -> Report {
@@ -103,6 +106,9 @@ pub(super) fn last_words(error: &SessionError) -> Option<Report> {
         }
         SessionError::UpstreamLeft | SessionError::Upstream(_) => {
             upstream(SqlState::CONNECTION_FAILURE, "the upstream server closed the connection")
+        }
+        SessionError::OwnLogin(_) => {
+            upstream(SqlState::CONNECTION_FAILURE, "it cannot log in to the upstream server")
         }
         SessionError::UpstreamSilent => {
             upstream(SqlState::CONNECTION_FAILURE, "the upstream server does not answer the login")

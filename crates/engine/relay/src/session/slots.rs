@@ -108,7 +108,7 @@ impl Session {
 }
 
 /// What the client is told when the file fails; the log has the rest.
-fn report(error: &SlotsError) -> Report {
+pub(super) fn report(error: &SlotsError) -> Report {
     error!(code = %Code::SlotsUnknown, %error, "cannot tell whose a replication slot is");
     let message = "pgherd relay: its state folder cannot be used; its log has the reason";
     Report { severity: Severity::Error, ..Report::fatal(SqlState::INTERNAL_ERROR, message) }

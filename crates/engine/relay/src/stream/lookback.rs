@@ -210,7 +210,7 @@ impl Session {
 
     /// Ends the upstream's stream and reads it to its end, the `remaining` bytes of the
     /// current message first. The server's error when it had one beforehand.
-    pub(super) async fn stop_upstream(
+    pub(crate) async fn stop_upstream(
         &mut self,
         remaining: usize,
     ) -> Result<Option<Message>, SessionError> {

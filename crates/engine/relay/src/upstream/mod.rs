@@ -14,6 +14,7 @@
 //! It promotes nothing and fences nobody. With one `host`, nothing is watched or checked.
 
 mod choose;
+mod drop_slots;
 mod kept;
 mod status;
 mod watch;
@@ -30,6 +31,7 @@ use tasks::CancellationToken;
 use tokio::time::Instant;
 
 pub use choose::{Facts, Role};
+pub use drop_slots::{DroppedSlot, drop_slots};
 pub use status::{HostStatus, UpstreamStatus};
 
 pub(crate) use choose::Unfit;
@@ -103,10 +105,7 @@ impl Upstream {
     /// The upstream of these settings; nothing is looked at yet.
     pub(crate) fn open(options: &Options) -> Result<Self, LedgerError> {
         let settings = options.upstream.clone();
-        let hosts: Vec<_> = match &settings.moving {
-            None => vec![endpoint_of(&settings.host, settings.port)],
-            Some(moving) => moving.hosts.iter().map(endpoint).collect(),
-        };
+        let hosts = hosts_of(&settings);
         let kept = Kept::new(&options.state_dir);
         let known = if settings.moving.is_some() { kept.load()? } else { None };
         let user = settings.catalog.user.clone();
@@ -287,9 +286,20 @@ fn catalog_of(upstream: &config::Upstream, server: &Endpoint, user: &str) -> Cat
         endpoint,
         dial_timeout: DIAL_TIMEOUT,
         tls: upstream.tls.clone(),
-        user: catalog.user.clone().unwrap_or_else(|| user.to_owned()),
+        user: catalog
+            .user
+            .clone()
+            .or_else(|| upstream.user.clone())
+            .unwrap_or_else(|| user.to_owned()),
         database: catalog.database.clone(),
-        passfile: catalog.passfile.clone(),
+        passfile: catalog.passfile.clone().or_else(|| upstream.passfile.clone()),
+    }
+}
+
+fn hosts_of(upstream: &config::Upstream) -> Vec<Endpoint> {
+    match &upstream.moving {
+        None => vec![endpoint_of(&upstream.host, upstream.port)],
+        Some(moving) => moving.hosts.iter().map(endpoint).collect(),
     }
 }
 

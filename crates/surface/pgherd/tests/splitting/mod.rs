@@ -211,7 +211,8 @@ fn programs(install: &Install, folder: &Path) -> Result<()> {
         symlink(install.server(program), folder.join(program))?;
     }
     for program in ["pg_basebackup", "pg_receivewal"] {
-        symlink(install.client(program)?, folder.join(program))?;
+        // A later one's, where the major's own are not to be had.
+        symlink(install.client_command(program)?.get_program(), folder.join(program))?;
     }
     Ok(())
 }
