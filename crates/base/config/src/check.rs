@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::address::{self, Bad, Written};
+use crate::auth::Offered;
 use crate::environment::Environment;
 use crate::problem::{Place, Problems};
 use crate::scalar::{boolean, duration, list, number, port, shown, text, wrong_type};
@@ -38,7 +39,9 @@ pub(crate) fn file(
     };
     let strict = strict.map_or(Some(false), |entry| boolean(entry.value, problems));
     let configurations = match configurations {
-        Some(entry) => configurations::read(entry.value, tls.is_some(), problems).map(Some),
+        Some(entry) => {
+            configurations::read(entry.value, Offered::of(tls), environment, problems).map(Some)
+        }
         None => Some(None),
     };
     let limits = limits.map_or(Some(Limits::default()), |entry| limits_of(entry.value, problems));

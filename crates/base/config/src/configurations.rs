@@ -2,12 +2,14 @@
 
 use std::collections::HashMap;
 
+use crate::auth::{self, Offered};
+use crate::environment::Environment;
 use crate::filter::{GLOBAL_TABLESPACE, TEMPLATE_DATABASES};
 use crate::problem::Problems;
 use crate::scalar::{boolean, list, shown, text, wrong_type};
 use crate::section::{Entry, key_text, section};
 use crate::tree::{Node, Value};
-use crate::{Configuration, Filter, Match, Pattern, keys, passing};
+use crate::{Auth, Configuration, Filter, Match, Pattern, Sql, keys, passing};
 
 /// Most entries.
 const CONFIGURATIONS_MAX: usize = 1_000;
@@ -20,10 +22,11 @@ const NAME_BYTES_MAX: usize = 63;
 
 /// Reads the list; `None` when the list itself is wrong. A wrong entry is noted and left out.
 ///
-/// `has_tls`: are clients offered TLS?
+/// `offered`: what clients can come in with.
 pub(crate) fn read(
     node: &Node,
-    has_tls: bool,
+    offered: Offered,
+    environment: &Environment,
     problems: &mut Problems<'_>,
 ) -> Option<Vec<Configuration>> {
     if node.is_null() {
@@ -48,7 +51,7 @@ pub(crate) fn read(
             let hint = format!("the other one is number {first} of the list; rename one");
             problems.add(&name.span, message, hint);
         }
-        configurations.extend(configuration(text, body, has_tls, problems));
+        configurations.extend(configuration(text, body, offered, environment, problems));
     }
     Some(configurations)
 }
@@ -86,7 +89,8 @@ fn entry<'n>(item: &'n Node, problems: &mut Problems<'_>) -> Option<(&'n Node, &
 fn configuration(
     name: &str,
     body: &Node,
-    has_tls: bool,
+    offered: Offered,
+    environment: &Environment,
     problems: &mut Problems<'_>,
 ) -> Option<Configuration> {
     if body.is_null() {
@@ -95,7 +99,8 @@ fn configuration(
         wrong_type(body, "`match` and `filter`", hint, problems);
         return None;
     }
-    let [matching, filter, require_tls, sql, slot] = section(body, &keys::CONFIGURATION, problems);
+    let [matching, filter, require_tls, auth, users_file, user_map, open, sql, slot] =
+        section(body, &keys::CONFIGURATION, problems);
     let given = |entry: Option<Entry<'_>>| !entry.is_none_or(|entry| entry.value.is_null());
     let matching = match matching {
         Some(entry) if given(matching) => conditions(entry.value, problems),
@@ -105,18 +110,29 @@ fn configuration(
         Some(entry) if given(filter) => filter_of(entry.value, problems),
         _ => Some(None),
     };
-    if let Some(entry) = require_tls.filter(|_| !has_tls) {
+    if let Some(entry) = require_tls.filter(|_| !offered.tls) {
         let message = "`require_tls`, and clients are not offered TLS";
         problems.add(&entry.key.span, message, "add `tls: {cert: ..., key: ...}` to the file");
     }
+    let keys = auth::Keys { auth, users_file, user_map, open };
+    let auth = auth::read(keys, offered, environment, problems);
     let require_tls = require_tls.map_or(Some(false), |entry| boolean(entry.value, problems));
+    let given_sql = sql;
     let sql = passing::sql(sql, problems);
+    if let (Some(Sql::Passthrough), Some(auth), Some(entry)) = (sql, &auth, given_sql)
+        && *auth != Auth::Passthrough
+    {
+        let message = "`sql: passthrough` needs `auth: passthrough`";
+        let hint = "with another `auth` every client would send its SQL as `upstream.user`";
+        problems.add(&entry.value.span, message, hint);
+    }
     let slot = passing::slot(slot, problems);
     Some(Configuration {
         name: name.to_owned(),
         matching: matching?,
         filter: filter?,
         require_tls: require_tls?,
+        auth: auth?,
         sql: sql?,
         slot: slot?,
     })

@@ -30,7 +30,7 @@ pub(crate) const RELAY: [Key; 9] = [
 /// `tls`.
 pub(crate) const TLS: [Key; 3] = [key("cert"), key("key"), key("client_ca")];
 /// `upstream`.
-pub(crate) const UPSTREAM: [Key; 11] = [
+pub(crate) const UPSTREAM: [Key; 13] = [
     key("host"),
     key("port"),
     key("catalog"),
@@ -42,6 +42,8 @@ pub(crate) const UPSTREAM: [Key; 11] = [
     key("sslrootcert"),
     key("sslcert"),
     key("sslkey"),
+    key("user"),
+    key("passfile"),
 ];
 /// `upstream.catalog`.
 pub(crate) const CATALOG: [Key; 5] =
@@ -50,8 +52,17 @@ pub(crate) const CATALOG: [Key; 5] =
 pub(crate) const LIMITS: [Key; 3] =
     [key("max_connections"), key("startup_timeout"), key("peer_timeout")];
 /// One entry of `configurations`, below its name.
-pub(crate) const CONFIGURATION: [Key; 5] =
-    [key("match"), key("filter"), key("require_tls"), key("sql"), key("slot")];
+pub(crate) const CONFIGURATION: [Key; 9] = [
+    key("match"),
+    key("filter"),
+    key("require_tls"),
+    key("auth"),
+    key("users_file"),
+    key("user_map"),
+    key("i_know_that_this_is_open"),
+    key("sql"),
+    key("slot"),
+];
 /// `match`.
 pub(crate) const MATCH: [Key; 5] = [
     key("application_name"),

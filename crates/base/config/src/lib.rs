@@ -13,6 +13,7 @@
 //! created: a checked configuration can still meet a world that does not fit it.
 
 mod address;
+mod auth;
 mod check;
 mod configurations;
 mod encryption;
@@ -34,6 +35,7 @@ mod section;
 mod tree;
 mod upstream;
 
+pub use auth::{Auth, UserMap, Users};
 pub use environment::state_dir;
 pub use filter::{Filter, Kind};
 pub use listen::Listen;

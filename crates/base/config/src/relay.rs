@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::{Client, Filter, Listen, Match};
+use crate::{Auth, Client, Filter, Listen, Match};
 
 /// Settings of `pgherd relay`, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +46,7 @@ impl Relay {
         self.tls = None;
         for configuration in self.configurations.iter_mut().flatten() {
             configuration.require_tls = false;
+            configuration.auth = Auth::Passthrough;
         }
         self
     }
@@ -75,6 +76,8 @@ pub struct Configuration {
     pub filter: Option<Filter>,
     /// Are these clients turned away when they come without TLS?
     pub require_tls: bool,
+    /// How they prove who they are.
+    pub auth: Auth,
     /// What becomes of connections that are not for replication.
     pub sql: Sql,
     /// Which replication slot their streams use.
@@ -114,6 +117,10 @@ pub struct Upstream {
     pub moving: Option<Moving>,
     /// How it is met with TLS. `None`: without, as libpq's `sslmode=disable`.
     pub tls: Option<tls::Client>,
+    /// As whom the relay logs in for clients that it has let in itself. `None`: as the client.
+    pub user: Option<String>,
+    /// Password file for that, an absolute path. `None`: PGPASSWORD or `~/.pgpass`.
+    pub passfile: Option<PathBuf>,
 }
 
 /// An upstream that is one of several hosts, now this one and then another.

@@ -50,9 +50,19 @@ pub(crate) fn section_of(
         sslrootcert,
         sslcert,
         sslkey,
-    ] = node.map_or([None; 11], |node| section(node, &keys::UPSTREAM, problems));
+        user,
+        passfile,
+    ] = node.map_or([None; 13], |node| section(node, &keys::UPSTREAM, problems));
     let ssl = encryption::Ssl { sslmode, sslrootcert, sslcert, sslkey };
     let tls = encryption::client(ssl, environment, problems);
+    let user = match user {
+        Some(entry) => text(entry.value, "the user", problems).map(|user| Some(user.to_owned())),
+        None => Some(None),
+    };
+    let passfile = match passfile {
+        Some(entry) => path(entry.value, "passfile", environment, problems).map(Some),
+        None => Some(None),
+    };
     let moving = moving::Keys { host, hosts, target, failover_wait, watch_interval };
     let host = host
         .map_or_else(|| Some(Host::Name(HOST.to_owned())), |entry| host_of(entry.value, problems));
@@ -68,7 +78,15 @@ pub(crate) fn section_of(
         Some(first) => first,
         None => Address::new(options.host.clone().or(host)?, port?),
     };
-    Some(Upstream { host, port, catalog: catalog?, moving, tls: tls? })
+    Some(Upstream {
+        host,
+        port,
+        catalog: catalog?,
+        moving,
+        tls: tls?,
+        user: user?,
+        passfile: passfile?,
+    })
 }
 
 fn host_of(node: &Node, problems: &mut Problems<'_>) -> Option<Host> {

@@ -61,6 +61,16 @@ impl Conn {
         matches!(self, Self::Tls(_))
     }
 
+    /// What the certificate of the server at the other end binds the channel to
+    /// (`tls-server-end-point`); nothing without TLS, or of a client.
+    #[must_use]
+    pub fn end_point(&self) -> Option<Vec<u8>> {
+        let Self::Tls(stream) = self else { return None };
+        let TlsStream::Client(client) = &**stream else { return None };
+        let shown = client.get_ref().1.peer_certificates().and_then(<[_]>::first)?;
+        tls::Client::end_point_of(shown)
+    }
+
     /// The two directions, to be used independently.
     #[must_use]
     pub fn into_split(self) -> (ReadHalf, WriteHalf) {

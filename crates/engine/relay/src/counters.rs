@@ -1,5 +1,6 @@
 //! What the relay has done, in numbers that only grow.
 
+pub use crate::failed_logins::FailedLogins;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A number that only grows.
@@ -26,6 +27,8 @@ pub struct Counters {
     pub connections: Counter,
     /// Connections and commands that were refused.
     pub refusals: Counter,
+    /// Attempts to log in that the relay itself refused.
+    pub failed_logins: FailedLogins,
     /// Bytes sent to clients while streaming.
     pub sent_bytes: Counter,
     /// Records that passed a filter.

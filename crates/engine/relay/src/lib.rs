@@ -17,6 +17,7 @@
 
 mod backup;
 pub mod counters;
+mod failed_logins;
 pub mod ledger;
 pub mod names;
 pub mod plan;

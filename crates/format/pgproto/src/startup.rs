@@ -252,6 +252,34 @@ impl Startup {
         Self { major: MAJOR, minor, params, raw }.with_user()
     }
 
+    /// The packet as another user sends it, in protocol 3.0: for a session that is somebody's own
+    /// and asks for the same. What the client's user meant besides the login stays as it was.
+    #[must_use]
+    pub fn raw_as(&self, user: &[u8]) -> Vec<u8> {
+        let mut raw = vec![0; LENGTH_BYTES];
+        raw.extend_from_slice(&MAJOR.to_be_bytes());
+        raw.extend_from_slice(&0_u16.to_be_bytes());
+        let mut put = |name: &[u8], value: &[u8]| {
+            for text in [name, value] {
+                raw.extend_from_slice(text);
+                raw.push(0);
+            }
+        };
+        put(b"user", user);
+        for (name, value) in &self.params {
+            if name != b"user" && !name.starts_with(b"_pq_.") {
+                put(name, value);
+            }
+        }
+        if self.replication() == Replication::Database && self.param("database").is_none() {
+            put(b"database", self.user());
+        }
+        raw.push(0);
+        let length = u32::try_from(raw.len()).unwrap_or(u32::MAX).to_be_bytes();
+        raw.splice(..LENGTH_BYTES, length);
+        raw
+    }
+
     /// The value of a parameter; the last one counts, as it does for the server.
     #[must_use]
     pub fn param(&self, name: &str) -> Option<&[u8]> {

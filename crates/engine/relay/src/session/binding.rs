@@ -57,7 +57,7 @@ fn not_through_here() -> Report {
         )
         .with_hint(
             "Set channel_binding=disable in primary_conninfo; or, in the relay's configuration, \
-             sslmode: disable for an upstream that can be reached safely.",
+             auth: scram, or sslmode: disable for an upstream that can be reached safely.",
         )
 }
 

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use tracing::info;
 
 use super::binding::Binding;
+use super::own_login::{OwnLogin, OwnLoginError};
 use super::{Outbound, Session, SessionError, part, refusal, shown};
 use crate::service::Context;
 use crate::upstream::Place;
@@ -27,6 +28,8 @@ pub(super) struct Login<'a> {
     pub(super) startup: &'a Startup,
     pub(super) context: &'a Context,
     pub(super) deadline: Instant,
+    /// As whom the relay logs in itself; nothing when the client's login is passed on.
+    pub(super) own_user: Option<String>,
     pub(super) stop: &'a CancellationToken,
 }
 
@@ -41,6 +44,10 @@ struct Parts {
     place: Place,
     /// Whether the upstream's connection is inside TLS.
     is_tls: bool,
+    /// What its certificate binds the channel to.
+    end_point: Option<Vec<u8>>,
+    /// The relay's own login, when the client's is not passed on.
+    own: Option<OwnLogin>,
     binding: Binding,
     major: Major,
     /// Messages that the server waits for.
@@ -54,7 +61,7 @@ impl Login<'_> {
         mut from_client: Inbound,
         mut to_client: Outbound,
     ) -> Result<LoggedIn, SessionError> {
-        let user = shown(self.startup.user());
+        let user = self.own_user.clone().unwrap_or_else(|| shown(self.startup.user()));
         let began = Instant::now();
         let dialed = tokio::select! {
             dialed = self.context.connect(&user) => dialed.map_err(SessionError::from),
@@ -70,7 +77,19 @@ impl Login<'_> {
                 return Err(error);
             }
         };
-        let is_tls = conn.is_tls();
+        let own = self
+            .own_user
+            .as_ref()
+            .map(|user| OwnLogin::new(&self.context.config.upstream, &place.endpoint, user));
+        let own = match own.transpose() {
+            Ok(own) => own,
+            Err(error) => {
+                let error = SessionError::from(error);
+                part(&mut from_client, &mut to_client, &error).await;
+                return Err(error);
+            }
+        };
+        let (is_tls, end_point) = (conn.is_tls(), conn.end_point());
         let (read, write) = conn.into_split();
         let moved = place.moved.clone();
         let mut parts = Parts {
@@ -80,6 +99,8 @@ impl Login<'_> {
             to_upstream: Outbound::new(write),
             place,
             is_tls,
+            end_point,
+            own,
             binding: Binding::default(),
             major: Major::V12,
             answers_wanted: 0,
@@ -121,8 +142,7 @@ impl Parts {
         context: &Context,
     ) -> Result<bool, SessionError> {
         let upstream = |error: std::io::Error| SessionError::Upstream(error.into());
-        self.to_upstream.queue(&startup.raw);
-        self.to_upstream.flush().await.map_err(upstream)?;
+        self.greet(startup).await?;
         let mut version = String::new();
         let mut has_begun = false;
         loop {
@@ -176,6 +196,17 @@ impl Parts {
 
     /// Looks at a step of the exchange; whether the client has got it already.
     async fn authentication(&mut self, message: &Message) -> Result<bool, SessionError> {
+        if let Some(own) = &mut self.own {
+            let end_point = self.end_point.clone();
+            let answer = own.answer(message.payload(), end_point, self.is_tls)?;
+            if let Some(answer) = answer {
+                self.to_upstream.queue(&answer);
+                let sent = self.to_upstream.flush().await;
+                sent.map_err(|error| SessionError::Upstream(error.into()))?;
+            }
+            // The last step is the client's as well: it is in.
+            return Ok(Authentication::parse(message.payload()) != Ok(Authentication::Ok));
+        }
         let Ok(kind) = Authentication::parse(message.payload()) else { return Ok(false) };
         if kind.wants_answer() {
             self.answers_wanted += 1;
@@ -198,14 +229,21 @@ impl Parts {
         let conn = context.dial_again(&self.place, self.is_tls).await;
         // The server's own refusal tells more than a second way that is closed.
         let Ok(Some(conn)) = conn else { return Ok(false) };
-        self.is_tls = conn.is_tls();
+        (self.is_tls, self.end_point) = (conn.is_tls(), conn.end_point());
         let (read, write) = conn.into_split();
         self.from_upstream = Inbound::new(read);
         self.to_upstream = Outbound::new(write);
-        self.to_upstream.queue(&startup.raw);
-        let sent = self.to_upstream.flush().await;
-        sent.map_err(|error| SessionError::Upstream(error.into()))?;
+        self.greet(startup).await?;
         Ok(true)
+    }
+
+    /// Sends the startup packet: the client's own, or one in the relay's name.
+    async fn greet(&mut self, startup: &Startup) -> Result<(), SessionError> {
+        match &self.own {
+            None => self.to_upstream.queue(&startup.raw),
+            Some(own) => self.to_upstream.queue(&startup.raw_as(own.user.as_bytes())),
+        }
+        self.to_upstream.flush().await.map_err(|error| SessionError::Upstream(error.into()))
     }
 
     async fn is_in(&mut self, version: &str, ready: &Message) -> Result<bool, SessionError> {
@@ -224,6 +262,10 @@ impl Parts {
 
     async fn is_refused(&mut self, message: &Message) -> Result<bool, SessionError> {
         let reason = backend::parse_error_response(message.payload());
+        if self.own.is_some() {
+            let (sqlstate, reason) = (reason.sqlstate, reason.message);
+            return Err(OwnLoginError::Refused { reason, sqlstate }.into());
+        }
         info!(sqlstate = reason.sqlstate, reason = reason.message, "the server refused the login",);
         self.to_client.farewell(&message.raw).await;
         Ok(false)
@@ -248,7 +290,7 @@ impl LoggedIn {
         configuration: Option<Configuration>,
         stop: &CancellationToken,
     ) -> Option<Session> {
-        let Parts { from_client, to_client, from_upstream, to_upstream, place, major, .. } =
+        let Parts { from_client, to_client, from_upstream, to_upstream, place, major, own, .. } =
             self.0?;
         Some(Session {
             context: Arc::clone(context),
@@ -258,7 +300,7 @@ impl LoggedIn {
             to_upstream,
             configuration,
             name: shown(startup.application_name().unwrap_or_default()),
-            user: shown(startup.user()),
+            user: own.map_or_else(|| shown(startup.user()), |own| own.user),
             place,
             major,
             stop: stop.child_token(),

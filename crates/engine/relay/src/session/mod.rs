@@ -4,9 +4,11 @@ mod ask;
 mod auto_slot;
 mod binding;
 mod commands;
+mod gate;
 mod greeting;
 mod login;
 mod outbound;
+mod own_login;
 mod refusal;
 mod reply;
 mod slots;
@@ -17,11 +19,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use alarm::Code;
-use config::{Configuration, Selection, Sql};
+use config::{Auth, Configuration, Selection, Sql};
 use pgnet::{Accepted, DialError, Endpoint, Inbound, ReadError, Secured};
 use pgproto::backend::Report;
 use pgproto::replication::NAME_BYTES_MAX;
-use pgproto::startup::{Cancel, Replication};
+use pgproto::startup::{Cancel, Replication, Startup};
 use pgtypes::Major;
 use tasks::CancellationToken;
 use tokio::time::Instant;
@@ -32,6 +34,7 @@ use crate::service::Context;
 use crate::stream::StreamError;
 use crate::upstream::{NoHost, Place, Unfit, UpstreamError};
 
+use gate::Gate;
 use greeting::Door;
 
 pub(crate) use outbound::Outbound;
@@ -86,6 +89,9 @@ pub(crate) enum SessionError {
     /// The upstream's connection broke.
     #[error("upstream: {0}")]
     Upstream(#[source] ReadError),
+    /// The relay cannot log in for a client that it has let in.
+    #[error(transparent)]
+    OwnLogin(#[from] own_login::OwnLoginError),
     /// The upstream closed the connection.
     #[error("the upstream closed the connection")]
     UpstreamLeft,
@@ -258,26 +264,24 @@ async fn run(
         certificate: secured.as_ref().and_then(common_name),
     };
     let is_sql = startup.replication() == Replication::No;
-    let configuration = match context.config.configuration_for(&client) {
-        Selection::Configuration(configuration)
-            if is_sql && configuration.sql == Sql::Passthrough =>
-        {
-            Some(configuration.clone())
-        }
-        _ if is_sql => return Err(to_client.refuse(&refusal::not_replication()).await),
-        Selection::Unfiltered => None,
-        Selection::Configuration(configuration) => Some(configuration.clone()),
-        Selection::Refused => {
-            let report = refusal::no_configuration(&startup);
-            return Err(to_client.refuse(&report).await);
-        }
+    let configuration = match choose(context, &client, &startup) {
+        Ok(configuration) => configuration.cloned(),
+        Err(report) => return Err(to_client.refuse(&report).await),
     };
-    if let Some(configuration) = configuration.as_ref().filter(|it| it.require_tls)
-        && secured.is_none()
-    {
-        return Err(to_client.refuse(&refusal::tls_required(&configuration.name)).await);
+    let mut own_user = None;
+    if let Some(configuration) = configuration.as_ref().filter(|it| it.auth != Auth::Passthrough) {
+        let gate = Gate {
+            from_client: &mut from_client,
+            to_client: &mut to_client,
+            startup: &startup,
+            secured: secured.as_ref(),
+            address,
+            configuration,
+            context,
+        };
+        own_user = Some(gate.pass_until(deadline, &stop).await?);
     }
-    let login = login::Login { startup: &startup, context, deadline, stop: &stop };
+    let login = login::Login { startup: &startup, context, deadline, own_user, stop: &stop };
     let login = login.pass(from_client, to_client);
     let logged_in = login.await?;
     let session = logged_in.into_session(context, &startup, configuration, &stop);
@@ -290,6 +294,30 @@ async fn run(
     }
     info!("disconnected");
     Ok(())
+}
+
+/// The configuration of a client, if there is a list of them; or why it is not served.
+fn choose<'a>(
+    context: &'a Context,
+    client: &config::Client<'_>,
+    startup: &Startup,
+) -> Result<Option<&'a Configuration>, Report> {
+    let is_sql = startup.replication() == Replication::No;
+    let configuration = match context.config.configuration_for(client) {
+        Selection::Configuration(configuration)
+            if is_sql && configuration.sql == Sql::Passthrough =>
+        {
+            configuration
+        }
+        _ if is_sql => return Err(refusal::not_replication()),
+        Selection::Unfiltered => return Ok(None),
+        Selection::Configuration(configuration) => configuration,
+        Selection::Refused => return Err(refusal::no_configuration(startup)),
+    };
+    if configuration.require_tls && !client.tls {
+        return Err(refusal::tls_required(&configuration.name));
+    }
+    Ok(Some(configuration))
 }
 
 /// A name of a client's own choice as the server keeps it: cut.

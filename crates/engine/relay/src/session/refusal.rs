@@ -102,6 +102,9 @@ pub(super) fn last_words(error: &SessionError) -> Option<Report> {
         SessionError::UpstreamLeft | SessionError::Upstream(_) => {
             upstream(SqlState::CONNECTION_FAILURE, "the upstream server closed the connection")
         }
+        SessionError::OwnLogin(_) => {
+            upstream(SqlState::CONNECTION_FAILURE, "it cannot log in to the upstream server")
+        }
         SessionError::UpstreamSilent => {
             upstream(SqlState::CONNECTION_FAILURE, "the upstream server does not answer the login")
         }

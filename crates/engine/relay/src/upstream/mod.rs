@@ -286,9 +286,13 @@ fn catalog_of(upstream: &config::Upstream, server: &Endpoint, user: &str) -> Cat
         endpoint,
         dial_timeout: DIAL_TIMEOUT,
         tls: upstream.tls.clone(),
-        user: catalog.user.clone().unwrap_or_else(|| user.to_owned()),
+        user: catalog
+            .user
+            .clone()
+            .or_else(|| upstream.user.clone())
+            .unwrap_or_else(|| user.to_owned()),
         database: catalog.database.clone(),
-        passfile: catalog.passfile.clone(),
+        passfile: catalog.passfile.clone().or_else(|| upstream.passfile.clone()),
     }
 }
 
