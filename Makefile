@@ -104,7 +104,7 @@ switches: provision ## Move the upstream SWITCHES=10 times under load, then comp
 
 .PHONY: fuzz
 fuzz: ## Feed spoiled bytes to every parser for SECS=60 each
-	PGHERD_FUZZ_SECS=$(SECS) cargo nextest run --locked --release --profile long -p wal -p pgproto \
+	PGHERD_FUZZ_SECS=$(SECS) cargo nextest run --locked --release --profile long -p wal -p pgproto -p scram \
 	    -E 'binary(mutations) | binary(/^fuzz_/)'
 	fuzz/run.sh wal_stream -max_total_time=$(SECS)
 

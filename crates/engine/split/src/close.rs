@@ -1,5 +1,6 @@
 //! Closing databases on the source, and opening them again.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::error::Side;
@@ -29,6 +30,10 @@ const CONNECTED: &str = "select count(*) from pg_stat_activity where datid = any
 const OPEN: &str = "select count(*) from pg_database where oid = any($1) and datallowconn";
 const TERMINATE: &str = "select count(pg_terminate_backend(pid)) from pg_stat_activity \
      where datid = any($1) and pid <> all($2) and backend_type <> 'autovacuum worker'";
+
+const DATA_DIRECTORY: &str = "select current_setting('data_directory')";
+const LOCATIONS: &str =
+    "select spcname::text, pg_tablespace_location(oid) from pg_tablespace where oid > 16383";
 
 /// Sets `datallowconn` of several databases at once, whatever they are called now.
 pub(crate) async fn allow(
@@ -131,6 +136,29 @@ impl<H: Helper> Split<'_, H> {
     pub(crate) async fn reopen_after_a_kill(&mut self) -> Result<(), Error> {
         if self.is_begun(Step::SourceClosed) || self.is_begun(Step::Drained) {
             self.reopen().await?;
+        }
+        Ok(())
+    }
+
+    /// A tablespace that was made since the split began is at the same path on both sides. On one
+    /// machine that is the same folder, and each server would write the other one's files.
+    pub(crate) async fn check_tablespaces(&self, source: &Session) -> Result<(), Error> {
+        let record = &self.journal.record;
+        let data: String = source.one("look for the data directory", DATA_DIRECTORY, &[]).await?;
+        let is_here = Path::new(&data).join("postmaster.pid").exists();
+        for row in source.rows("list tablespaces", LOCATIONS, &[]).await? {
+            let (name, location): (String, String) =
+                (source.value(&row, 0)?, source.value(&row, 1)?);
+            let location = Path::new(&location);
+            let is_known = record.unmapped.iter().any(|it| it == location)
+                || record.mapping.iter().any(|(old, _)| old == location);
+            if is_here && location.is_absolute() && !is_known {
+                return Err(Error::unfit(format!(
+                    "tablespace {name} was made since the split began, and both servers would share \
+                     its folder {}: undo the split and begin anew",
+                    location.display()
+                )));
+            }
         }
         Ok(())
     }

@@ -52,6 +52,7 @@ impl<H: Helper> Split<'_, H> {
     async fn close_and_drain(&mut self) -> Result<Counts, Error> {
         let source = self.source().await?;
         self.check_names(&source).await?;
+        self.check_tablespaces(&source).await?;
         let target = self.target(CONTROL).await?;
         let mut counts =
             if self.checks { Counts::open(self, &source).await? } else { Counts::default() };

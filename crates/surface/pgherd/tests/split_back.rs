@@ -140,10 +140,14 @@ on_majors! {
 
 #[test]
 fn undone_before_the_cut_nothing_is_left() -> Result<()> {
-    let stage = Stage::new(Major::V15)?;
+    let mut stage = Stage::new(Major::V15)?;
     ready(&stage)?;
     let status = run(&mut stage.then("status", &[]))?;
     ensure!(status.contains("caught_up") && status.contains("follows, "), "{status}");
+    // Both servers on one machine, and one folder for both.
+    stage.source.create_tablespace("late")?;
+    let refused = run_failing(&mut stage.then("finish", &["--yes"]))?;
+    ensure!(refused.contains("tablespace late was made since"), "{refused}");
     // The new machine was down, and somebody thought that nobody needs the slot.
     stage.crash()?;
     let status = run(&mut stage.then("status", &[]))?;
@@ -159,6 +163,8 @@ fn undone_before_the_cut_nothing_is_left() -> Result<()> {
     ensure!(!stage.data().exists());
     assert_eq!(stage.source.sql("select count(*) from pg_replication_slots")?, "0");
     stage.source.sql_in("orders", "insert into t values (1, 'x')")?;
+    stage.source.sql_in("orders", "create table l tablespace late as select 1 x")?;
+    stage.map("late");
     // It can be begun anew.
     stage.split_now()?;
     stage.check_moved(&["orders", "tenant_eu_1"])
