@@ -29,6 +29,14 @@ pub struct Progress {
     pub total_bytes: u64,
 }
 
+/// What the program has printed.
+#[derive(Debug, Default)]
+struct Said {
+    slot_was_made: bool,
+    /// The last lines, for the reason of a failure.
+    last: VecDeque<String>,
+}
+
 /// Takes the backup into the folder of `work`.
 pub(crate) async fn take(
     options: &Options,
@@ -48,11 +56,11 @@ pub(crate) async fn take(
     }
     command.stdin(work.input()?).stdout(Stdio::null()).stderr(Stdio::piped());
     let program = options.programs.path("pg_basebackup");
+    work.slot_may_be_made()?;
     let mut child = command.spawn().map_err(io("run", &program))?;
-    let mut last = VecDeque::new();
+    let mut said = Said::default();
     let status = tokio::select! {
-        read = follow(&mut child, work, progress, &mut last) => {
-            read?;
+        () = follow(&mut child, progress, &mut said) => {
             child.wait().await.map_err(io("wait for", &program))?
         }
         () = stop.cancelled() => {
@@ -65,7 +73,11 @@ pub(crate) async fn take(
         return Ok(());
     }
     work.end_program();
-    let reason = Vec::from(last).join("\n");
+    // One that was killed may have made it and said nothing.
+    if !said.slot_was_made && status.code().is_some() {
+        work.slot_was_not_made()?;
+    }
+    let reason = Vec::from(said.last).join("\n");
     let reason = if reason.is_empty() { status.to_string() } else { reason };
     Err(Error::Backup { program: "pg_basebackup", reason })
 }
@@ -106,13 +118,8 @@ fn command(options: &Options, program: &str) -> Command {
 }
 
 /// Reads what the program prints until it closes its output.
-async fn follow(
-    child: &mut Child,
-    work: &mut Work,
-    progress: &mut impl FnMut(Progress),
-    last: &mut VecDeque<String>,
-) -> Result<(), Error> {
-    let Some(output) = child.stderr.take() else { return Ok(()) };
+async fn follow(child: &mut Child, progress: &mut impl FnMut(Progress), said: &mut Said) {
+    let Some(output) = child.stderr.take() else { return };
     let mut output = BufReader::new(output);
     let mut line = Vec::new();
     // Progress comes in lines of its own, which end with a carriage return on some versions.
@@ -130,16 +137,13 @@ async fn follow(
         } else if !text.is_empty() {
             debug!(line = text, "pg_basebackup");
             // Only with the option to make one, and only when the server has made it.
-            if text.contains("created replication slot") {
-                work.slot_was_made()?;
-            }
-            last.push_back(text);
-            if last.len() > LINES_KEPT {
-                last.pop_front();
+            said.slot_was_made |= text.contains("created replication slot");
+            said.last.push_back(text);
+            if said.last.len() > LINES_KEPT {
+                said.last.pop_front();
             }
         }
     }
-    Ok(())
 }
 
 /// `12345/67890 kB (18%), 0/2 tablespaces`

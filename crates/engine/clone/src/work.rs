@@ -39,11 +39,12 @@ struct Made {
     folders: Vec<PathBuf>,
     /// Folders of tablespaces that were there, and empty.
     emptied: Vec<PathBuf>,
-    /// The slot.
+    /// The slot, from the moment at which it may be there.
     slot: Option<String>,
 }
 
-/// The slot that a clone into `target` made before it was killed; the next one drops it.
+/// The slot that a clone into `target` has or may have made before it was killed; the next one
+/// drops it.
 #[must_use]
 pub fn slot_left_behind(target: &Path) -> Option<String> {
     let text = Document::new(target.join(FOLDER).join("journal")).load().ok()??;
@@ -116,9 +117,16 @@ impl Work {
         end_holders(&self.target.join(FOLDER).join("input"));
     }
 
-    /// Notes that the slot is ours to drop.
-    pub(crate) fn slot_was_made(&mut self) -> Result<(), Error> {
+    /// Notes that the slot is ours to drop: before it is made, so that a kill in between does
+    /// not leave it behind. Whoever planned the clone has seen that nobody else has one so named.
+    pub(crate) fn slot_may_be_made(&mut self) -> Result<(), Error> {
         self.made.slot.clone_from(&self.slot);
+        self.save()
+    }
+
+    /// The program ended without making the slot: one of that name is somebody else's.
+    pub(crate) fn slot_was_not_made(&mut self) -> Result<(), Error> {
+        self.made.slot = None;
         self.save()
     }
 

@@ -3,6 +3,7 @@
 mod partial;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 
@@ -173,6 +174,48 @@ fn a_clone_that_is_killed_is_begun_anew() -> Result<()> {
     check(&stage, &folder)
 }
 
+/// Killed when the server has made the slot and nobody has heard of it.
+#[test]
+fn a_slot_that_was_just_made_is_not_left_behind() -> Result<()> {
+    let stage = Stage::new(Major::V15)?;
+    let folder = Folder::new()?;
+    let real = programs(Major::V15)?;
+    let deaf = folder.path().join("deaf");
+    fs::create_dir(&deaf)?;
+    for program in ["pg_basebackup", "pg_receivewal"] {
+        let path = real.join(program);
+        let text = format!(
+            "#!/bin/bash\nexec {} \"$@\" 2> >(grep --line-buffered -v 'created replication slot' >&2)\n",
+            path.display()
+        );
+        fs::write(deaf.join(program), text)?;
+        fs::set_permissions(deaf.join(program), fs::Permissions::from_mode(0o755))?;
+    }
+    let link = Link::to(stage.relay.port())?;
+    link.split(2048);
+    let relay = format!("127.0.0.1:{}", link.port());
+    let mut command = clone_with(&deaf, "berlin", &stage, &folder)?;
+    let mut program = Program::start(command.args(["--relay", &relay]))?;
+    wait_until("the slot", PATIENCE, || {
+        ensure!(program.is_running()?, "{}", program.text());
+        Ok((slots(&stage)? == "pgherd_berlin").then_some(()))
+    })?;
+    link.set(Traffic::Stall);
+    program.kill9()?;
+    link.set(Traffic::Pass);
+    run(&mut clone(&stage, &folder, &[])?)?;
+    drop(link);
+    check(&stage, &folder)?;
+
+    // A slot that is not from here stays.
+    stage.primary.sql("select pg_create_physical_replication_slot('pgherd_other', true)")?;
+    let folder = Folder::new()?;
+    let told = run_failing(&mut clone(&stage, &folder, &["--slot", "pgherd_other"])?)?;
+    ensure!(told.contains("already"), "{told}");
+    ensure!(slots(&stage)?.contains("pgherd_other"), "{}", slots(&stage)?);
+    Ok(())
+}
+
 /// A clone through a link that stopped halfway.
 fn half_made(stage: &Stage, folder: &Folder) -> Result<(Link, Program)> {
     let link = Link::to(stage.relay.port())?;
@@ -180,7 +223,6 @@ fn half_made(stage: &Stage, folder: &Folder) -> Result<(Link, Program)> {
     link.split(2048);
     let relay = format!("127.0.0.1:{}", link.port());
     let mut program = Program::start(&mut clone(stage, folder, &["--relay", &relay])?)?;
-    // The journal has the slot as soon as the program has said that it made one.
     let journal = folder.path().join("data/.pgherd-clone/journal");
     wait_until("a backup under way", PATIENCE, || {
         ensure!(program.is_running()?, "{}", program.text());
