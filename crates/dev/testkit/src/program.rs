@@ -85,9 +85,8 @@ impl Program {
     ) -> Result<String> {
         let mut ended: Option<Instant> = None;
         let found = wait_until(&format!("a line with {part:?}"), limit, || {
-            // Its last lines may still be on their way: each reader goes when it sees the end behind
-            // them, unless somebody inherited the pipe.
-            let is_read = Arc::strong_count(&self.lines) == 1;
+            // Its last lines may still be on their way.
+            let is_read = self.is_read();
             let is_over = ended.is_some_and(|at| is_read || at.elapsed() > READ_LIMIT);
             let line = self.lines().into_iter().skip(seen).find(|line| line.contains(part));
             if line.is_none() && is_over {
@@ -121,13 +120,25 @@ impl Program {
         Ok(())
     }
 
-    /// Waits for the end.
+    /// Waits for the end, and for the last lines that were printed before it.
     ///
     /// # Errors
     ///
     /// When it does not come within `limit`.
     pub fn wait(&mut self, limit: Duration) -> Result<ExitStatus> {
-        wait_ended(&mut self.child, limit).with_context(|| format!("it printed:\n{}", self.text()))
+        let status = wait_ended(&mut self.child, limit);
+        let status = status.with_context(|| format!("it printed:\n{}", self.text()))?;
+        let ended = Instant::now();
+        while !self.is_read() && ended.elapsed() < READ_LIMIT {
+            thread::sleep(Duration::from_millis(1));
+        }
+        Ok(status)
+    }
+
+    /// Whether all that was printed has been read: each reader goes when it sees the end, unless
+    /// somebody inherited the pipe.
+    fn is_read(&self) -> bool {
+        Arc::strong_count(&self.lines) == 1
     }
 
     /// Whether the program has not ended.
