@@ -76,7 +76,7 @@ fn check(stage: &Stage, folder: &Folder) -> Result<()> {
 }
 
 on_majors! {
-    [v12 V12, v15 V15, v18 V18]
+    [v12 V12, v13 V13, v15 V15, v17 V17, v18 V18]
     /// Through the relay that runs; then the estimate, and the refusals.
     fn makes_a_standby(major) {
         let stage = Stage::new(major)?;

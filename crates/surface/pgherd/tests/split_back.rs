@@ -34,7 +34,7 @@ const ONLY_DONE: [&str; 3] = ["caught_up", "drained", "finished"];
 const FIRST_OF_TARGET: &str = "opened";
 
 on_majors! {
-    [v13 V13, v18 V18]
+    [v13 V13, v15 V15, v17 V17, v18 V18]
     /// Killed at each step, and continued each time: the result is as if nothing had been.
     fn continues_after_a_kill_at_any_step(major) {
         let stage = Stage::new(major)?;
@@ -108,7 +108,7 @@ fn ready(stage: &Stage) -> Result<()> {
 }
 
 on_majors! {
-    [v15 V15, v18 V18]
+    [v13 V13, v15 V15, v17 V17, v18 V18]
     /// Ctrl-C while the databases are closed opens them again; `finish` then moves them, even
     /// when the new machine was down in between.
     fn ctrl_c_before_the_promotion_opens_the_source(major) {
@@ -138,105 +138,113 @@ on_majors! {
     }
 }
 
-#[test]
-fn undone_before_the_cut_nothing_is_left() -> Result<()> {
-    let mut stage = Stage::new(Major::V15)?;
-    ready(&stage)?;
-    let status = run(&mut stage.then("status", &[]))?;
-    ensure!(status.contains("caught_up") && status.contains("follows, "), "{status}");
-    // Both servers on one machine, and one folder for both.
-    stage.source.create_tablespace("late")?;
-    let refused = run_failing(&mut stage.then("finish", &["--yes"]))?;
-    ensure!(refused.contains("tablespace late was made since"), "{refused}");
-    // The new machine was down, and somebody thought that nobody needs the slot.
-    stage.crash()?;
-    let status = run(&mut stage.then("status", &[]))?;
-    ensure!(status.contains("does not follow"), "{status}");
-    let drop = "select pg_drop_replication_slot('pgherd_split_new')";
-    wait_until("the slot to be free", PATIENCE, || Ok(stage.source.sql(drop).ok()))?;
-    let refused = run_failing(&mut stage.then("finish", &["--yes"]))?;
-    ensure!(refused.contains("slot pgherd_split_new is gone"), "{refused}");
-    stage.source.sql_in("orders", "insert into t values (1, 'never closed')")?;
-    // Nobody is there to ask.
-    ensure!(run_failing(&mut stage.then("undo", &[]))?.contains("--yes"));
-    run(&mut stage.then("undo", &["--yes"]))?;
-    ensure!(!stage.data().exists());
-    assert_eq!(stage.source.sql("select count(*) from pg_replication_slots")?, "0");
-    stage.source.sql_in("orders", "insert into t values (1, 'x')")?;
-    stage.source.sql_in("orders", "create table l tablespace late as select 1 x")?;
-    stage.map("late");
-    // It can be begun anew.
-    stage.split_now()?;
-    stage.check_moved(&["orders", "tenant_eu_1"])
-}
-
-/// Killed when it may have been promoted, and not opened: the source is the one that has them.
-#[test]
-fn undone_in_the_midst_of_the_cut() -> Result<()> {
-    let stage = Stage::new(Major::V16)?;
-    for moment in ["begun:promoted", "doing:promoted"] {
-        let mut split = stage.split(&["--yes"]);
-        let mut killed = start(split.env("PGHERD_SPLIT_KILL", moment))?;
-        ensure!(killed.wait(SPLIT_LIMIT)?.code().is_none(), "{moment}: {}", killed.text());
-        let refused = Session::connect(&stage.source.socket(), "orders", &[]);
-        ensure!(refused.is_err(), "{moment}: the source lets somebody in");
+on_majors! {
+    [v13 V13, v15 V15, v17 V17, v18 V18]
+    fn undone_before_the_cut_nothing_is_left(major) {
+        let mut stage = Stage::new(major)?;
+        ready(&stage)?;
+        let status = run(&mut stage.then("status", &[]))?;
+        ensure!(status.contains("caught_up") && status.contains("follows, "), "{status}");
+        // Both servers on one machine, and one folder for both.
+        stage.source.create_tablespace("late")?;
+        let refused = run_failing(&mut stage.then("finish", &["--yes"]))?;
+        ensure!(refused.contains("tablespace late was made since"), "{refused}");
+        // The new machine was down, and somebody thought that nobody needs the slot.
+        stage.crash()?;
+        let status = run(&mut stage.then("status", &[]))?;
+        ensure!(status.contains("does not follow"), "{status}");
+        let drop = "select pg_drop_replication_slot('pgherd_split_new')";
+        wait_until("the slot to be free", PATIENCE, || Ok(stage.source.sql(drop).ok()))?;
+        let refused = run_failing(&mut stage.then("finish", &["--yes"]))?;
+        ensure!(refused.contains("slot pgherd_split_new is gone"), "{refused}");
+        stage.source.sql_in("orders", "insert into t values (1, 'never closed')")?;
+        // Nobody is there to ask.
+        ensure!(run_failing(&mut stage.then("undo", &[]))?.contains("--yes"));
         run(&mut stage.then("undo", &["--yes"]))?;
+        ensure!(!stage.data().exists());
+        assert_eq!(stage.source.sql("select count(*) from pg_replication_slots")?, "0");
         stage.source.sql_in("orders", "insert into t values (1, 'x')")?;
-        fs::remove_dir_all(stage.data())?;
+        stage.source.sql_in("orders", "create table l tablespace late as select 1 x")?;
+        stage.map("late");
+        // It can be begun anew.
+        stage.split_now()?;
+        stage.check_moved(&["orders", "tenant_eu_1"])
     }
-    Ok(())
 }
 
-/// What was written on the new server stays there, closed; also when it is started again.
-#[test]
-fn undone_after_the_cut_the_source_has_its_databases() -> Result<()> {
-    let stage = Stage::new(Major::V17)?;
-    stage.split_now()?;
-    stage.ask("orders", "insert into t values (7777, 'new')")?;
-    // Killed in the midst, and undone again.
-    let mut undo = stage.then("undo", &["--yes"]);
-    let mut killed = start(undo.env("PGHERD_SPLIT_KILL", "begun:undone"))?;
-    ensure!(killed.wait(SPLIT_LIMIT)?.code().is_none());
-    let refused = run_failing(&mut stage.then("finish", &["--yes"]))?;
-    ensure!(refused.contains("undo"), "{refused}");
-    run(&mut stage.then("undo", &["--yes"]))?;
-    assert_eq!(stage.source.sql_in("orders", "select count(*) from t where g = 7777")?, "0");
-    stage.source.sql_in("orders", "insert into t values (1, 'x')")?;
-    ensure!(stage.ask("template1", "select 1").is_err(), "the target runs");
-    let mut pg_ctl = as_server(&stage.path("bin/pg_ctl"), &stage.data());
-    let log = stage.data().join("log-of-the-test");
-    run(pg_ctl.arg("start").arg("-D").arg(stage.data()).arg("-l").arg(log).args(["-w", "-s"]))?;
-    let refused = stage.ask("orders", "select 1").err().map(|error| format!("{error:#}"));
-    ensure!(refused.is_some_and(|it| it.contains("not currently accepting")));
-    Ok(())
+on_majors! {
+    [v13 V13, v15 V15, v17 V17, v18 V18]
+    /// Killed when it may have been promoted, and not opened: the source is the one that has them.
+    fn undone_in_the_midst_of_the_cut(major) {
+        let stage = Stage::new(major)?;
+        for moment in ["begun:promoted", "doing:promoted"] {
+            let mut split = stage.split(&["--yes"]);
+            let mut killed = start(split.env("PGHERD_SPLIT_KILL", moment))?;
+            ensure!(killed.wait(SPLIT_LIMIT)?.code().is_none(), "{moment}: {}", killed.text());
+            let refused = Session::connect(&stage.source.socket(), "orders", &[]);
+            ensure!(refused.is_err(), "{moment}: the source lets somebody in");
+            run(&mut stage.then("undo", &["--yes"]))?;
+            stage.source.sql_in("orders", "insert into t values (1, 'x')")?;
+            fs::remove_dir_all(stage.data())?;
+        }
+        Ok(())
+    }
 }
 
-#[test]
-fn the_source_drops_them_when_it_is_told_to() -> Result<()> {
-    let stage = Stage::new(Major::V15)?;
-    let mut prepared = stage.source.session("orders")?;
-    prepared.query("begin; insert into t values (1, 'p'); prepare transaction 'it''s'")?;
-    drop(prepared);
-    stage
-        .source
-        .sql_in("orders", "select pg_create_logical_replication_slot('l', 'test_decoding')")
-        .ok();
-    stage.split_now()?;
-    let mut killed = stage.then("finish", &["--drop-source"]);
-    let mut killed = start(killed.env("PGHERD_SPLIT_KILL", "doing:source_dropped"))?;
-    ensure!(killed.wait(SPLIT_LIMIT)?.code().is_none(), "{}", killed.text());
-    let printed = run(&mut stage.then("finish", &["--drop-source"]))?;
-    ensure!(printed.contains("dropped on the source"), "{printed}");
-    let left =
-        "select string_agg(datname, ',' order by datname) from pg_database where not datistemplate";
-    assert_eq!(stage.source.sql(left)?, "postgres,stays");
-    assert_eq!(stage.source.sql("select count(*) from pg_prepared_xacts")?, "0");
-    // The target has its own copy, which somebody finishes.
-    stage.ask("orders", "commit prepared 'it''s'")?;
-    assert_eq!(stage.ask("orders", "select count(*) from t where v = 'p'")?, "1");
-    let refused = run_failing(&mut stage.then("undo", &["--yes"]))?;
-    ensure!(refused.contains("nothing leads back"), "{refused}");
-    Ok(())
+on_majors! {
+    [v13 V13, v15 V15, v17 V17, v18 V18]
+    /// What was written on the new server stays there, closed; also when it is started again.
+    fn undone_after_the_cut_the_source_has_its_databases(major) {
+        let stage = Stage::new(major)?;
+        stage.split_now()?;
+        stage.ask("orders", "insert into t values (7777, 'new')")?;
+        // Killed in the midst, and undone again.
+        let mut undo = stage.then("undo", &["--yes"]);
+        let mut killed = start(undo.env("PGHERD_SPLIT_KILL", "begun:undone"))?;
+        ensure!(killed.wait(SPLIT_LIMIT)?.code().is_none());
+        let refused = run_failing(&mut stage.then("finish", &["--yes"]))?;
+        ensure!(refused.contains("undo"), "{refused}");
+        run(&mut stage.then("undo", &["--yes"]))?;
+        assert_eq!(stage.source.sql_in("orders", "select count(*) from t where g = 7777")?, "0");
+        stage.source.sql_in("orders", "insert into t values (1, 'x')")?;
+        ensure!(stage.ask("template1", "select 1").is_err(), "the target runs");
+        let mut pg_ctl = as_server(&stage.path("bin/pg_ctl"), &stage.data());
+        let log = stage.data().join("log-of-the-test");
+        run(pg_ctl.arg("start").arg("-D").arg(stage.data()).arg("-l").arg(log).args(["-w", "-s"]))?;
+        let refused = stage.ask("orders", "select 1").err().map(|error| format!("{error:#}"));
+        ensure!(refused.is_some_and(|it| it.contains("not currently accepting")));
+        Ok(())
+    }
+}
+
+on_majors! {
+    [v13 V13, v15 V15, v17 V17, v18 V18]
+    fn the_source_drops_them_when_it_is_told_to(major) {
+        let stage = Stage::new(major)?;
+        let mut prepared = stage.source.session("orders")?;
+        prepared.query("begin; insert into t values (1, 'p'); prepare transaction 'it''s'")?;
+        drop(prepared);
+        stage
+            .source
+            .sql_in("orders", "select pg_create_logical_replication_slot('l', 'test_decoding')")
+            .ok();
+        stage.split_now()?;
+        let mut killed = stage.then("finish", &["--drop-source"]);
+        let mut killed = start(killed.env("PGHERD_SPLIT_KILL", "doing:source_dropped"))?;
+        ensure!(killed.wait(SPLIT_LIMIT)?.code().is_none(), "{}", killed.text());
+        let printed = run(&mut stage.then("finish", &["--drop-source"]))?;
+        ensure!(printed.contains("dropped on the source"), "{printed}");
+        let left =
+            "select string_agg(datname, ',' order by datname) from pg_database where not datistemplate";
+        assert_eq!(stage.source.sql(left)?, "postgres,stays");
+        assert_eq!(stage.source.sql("select count(*) from pg_prepared_xacts")?, "0");
+        // The target has its own copy, which somebody finishes.
+        stage.ask("orders", "commit prepared 'it''s'")?;
+        assert_eq!(stage.ask("orders", "select count(*) from t where v = 'p'")?, "1");
+        let refused = run_failing(&mut stage.then("undo", &["--yes"]))?;
+        ensure!(refused.contains("nothing leads back"), "{refused}");
+        Ok(())
+    }
 }
 
 /// An index and a table of the new server are not what they were: told for every database, and

@@ -76,7 +76,7 @@ fn make_tables(source: &Cluster, database: &str, first: u32) -> Result<()> {
 }
 
 on_majors! {
-    [v13 V13, v18 V18]
+    [v13 V13, v15 V15, v17 V17, v18 V18]
     fn moves_what_is_not_everyday(major) {
         let stage = hard(major)?;
         let printed = stage.split_now()?;
