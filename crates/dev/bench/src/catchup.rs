@@ -66,7 +66,7 @@ pub(crate) fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
         let backlog = Backlog::make(*major, if bench.quick { 256 << 20 } else { 1 << 30 })?;
         let mut routes = Route::all(bench, &backlog.primary)?;
         for client in [Client::PgReceivewal, Client::Lean] {
-            let rounds = if bench.quick { 3 } else { 9 };
+            let rounds = if bench.quick { 3 } else { 13 };
             let runs = backlog.compare(&mut routes, client, rounds)?;
             judge(client, *major, &routes, &runs, report)?;
         }
