@@ -342,26 +342,3 @@ fn a_standby_that_stops_stops_the_reading() -> Result<()> {
 fn a_filtered_standby_that_stops_stops_the_reading() -> Result<()> {
     standby_stops("part")
 }
-
-/// A relay in front of nothing: what the standby's administrator reads.
-#[test]
-fn a_standby_is_told_why_there_is_no_stream() -> Result<()> {
-    let mut primary = Cluster::builder(Major::V18).start()?;
-    let relay = Relay::start(binary(), primary.port(), SETTINGS)?;
-    let standby = Standby::of(&primary).via(relay.port()).name("part").start()?;
-    standby.wait_streaming()?;
-    primary.stop(testkit::Stop::Fast)?;
-    wait_until("the standby to tell why", PATIENCE, || {
-        let told = format!("pgherd relay: cannot connect to 127.0.0.1:{}", primary.port());
-        Ok(standby.log().contains(&told).then_some(()))
-    })
-    .with_context(|| standby.log())?;
-    assert!(standby.log().contains("replication terminated by primary server"));
-    assert!(!standby.log().contains("unexpected result"), "{}", standby.log());
-    primary.start()?;
-    primary.sql("create table t as select 1 as g")?;
-    standby.wait_replayed(&primary)?;
-    let mut client = Client::replication(relay.port(), "part")?;
-    assert_eq!(client.query("IDENTIFY_SYSTEM")?.value(1)?, "1");
-    Ok(())
-}

@@ -10,6 +10,7 @@ use super::{Outbound, Session, SessionError};
 use crate::clients::{Activity, Client};
 use pgnet::{Inbound, ReadError};
 use pgtypes::Lsn;
+use tracing::debug;
 
 /// Room for two full messages of a stream (`MAX_SEND_SIZE`, walsender.c): fewer calls of the
 /// system cost less than the memory. Exactly two, so that a read of a stream that is behind
@@ -44,17 +45,15 @@ async fn pass_down(
     let is_stream = client.progress().activity == Activity::Streaming;
     let mut frames = Frames { is_stream, ..Frames::default() };
     loop {
-        let bytes = from_upstream.read_some(&mut buffer).await;
-        let bytes = bytes.map_err(|error| SessionError::Upstream(error.into()))?;
-        let arrived = buffer.get(..bytes).unwrap_or_default();
-        if arrived.is_empty() {
+        let bytes = match from_upstream.read_some(&mut buffer).await {
             // The last word is the server's: a standby takes anything behind it for an error.
-            let is_over = matches!(frames.tag, backend::ERROR | backend::COMMAND_COMPLETE)
-                && frames.is_between_messages();
-            let ended =
-                if is_over { SessionError::UpstreamEnded } else { SessionError::UpstreamLeft };
-            return Err(ended);
-        }
+            // A server that leaves what the standby still sends unread resets the connection.
+            Ok(0) | Err(_) if frames.is_over() => return Err(SessionError::UpstreamEnded),
+            Ok(0) => return Err(SessionError::UpstreamLeft),
+            Ok(bytes) => bytes,
+            Err(error) => return Err(SessionError::Upstream(error.into())),
+        };
+        let arrived = buffer.get(..bytes).unwrap_or_default();
         let ready = frames.until_ready(arrived);
         let ready = ready.map_err(|error| SessionError::Upstream(error.into()))?;
         let (now, later) = arrived.split_at(ready.unwrap_or(bytes));
@@ -74,8 +73,8 @@ async fn pass_down(
     }
 }
 
-/// From the client to the server: what belongs to a stream. Ends only with an error.
-/// Cancel-safe. `is_done` becomes true when the client has ended its half.
+/// From the client to the server: what belongs to a stream. Ends only with an error of the
+/// client's. Cancel-safe. `is_done` becomes true when the client has ended its half.
 pub(crate) async fn pass_up(
     from_client: &mut Inbound,
     to_upstream: &mut Outbound,
@@ -83,8 +82,11 @@ pub(crate) async fn pass_up(
     is_done: &mut bool,
 ) -> Result<(), SessionError> {
     loop {
-        let upstream = |error: std::io::Error| SessionError::Upstream(error.into());
-        to_upstream.flush().await.map_err(upstream)?;
+        if let Err(error) = to_upstream.flush().await {
+            // What the server said before it left has still to be read, and the reading ends too.
+            debug!(%error, "the upstream takes nothing more");
+            return std::future::pending().await;
+        }
         let message = from_client.message(CLIENT_BYTES_MAX).await;
         let message = message.map_err(SessionError::Client)?;
         let message = message.ok_or(SessionError::ClientLeft)?;
@@ -135,6 +137,12 @@ impl Frames {
     /// Whether the bytes so far end with a message.
     const fn is_between_messages(&self) -> bool {
         self.header_bytes == 0 && self.payload_bytes == 0
+    }
+
+    /// Whether the server has said how the command ended, and may hang up.
+    const fn is_over(&self) -> bool {
+        matches!(self.tag, backend::ERROR | backend::COMMAND_COMPLETE)
+            && self.is_between_messages()
     }
 
     /// Where in `bytes` the message ends that says "ready", if it does.
