@@ -5,11 +5,11 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use pgtypes::Lsn;
 use testkit::{
-    Auth, Client, Cluster, Link, Major, PASSWORD, PATIENCE, Port, Program, Relay, Standby, Traffic,
-    run, wait_until,
+    Auth, Cluster, Link, Major, PASSWORD, PATIENCE, Port, Program, Relay, Standby, Traffic, run,
+    wait_until,
 };
 
 fn binary() -> &'static Path {

@@ -141,8 +141,7 @@ impl Frames {
 
     /// Whether the server has said how the command ended, and may hang up.
     const fn is_over(&self) -> bool {
-        matches!(self.tag, backend::ERROR | backend::COMMAND_COMPLETE)
-            && self.is_between_messages()
+        matches!(self.tag, backend::ERROR | backend::COMMAND_COMPLETE) && self.is_between_messages()
     }
 
     /// Where in `bytes` the message ends that says "ready", if it does.
