@@ -216,12 +216,11 @@ pub(crate) fn clients_authority(world: &mut World, dice: &mut Dice) -> Result<()
     world.reload(dice)?;
     world.stayed(before, None)?;
     // It comes in with the new one.
-    world.standbys[2].sql(
-        "select pg_terminate_backend(pid) from pg_stat_activity where backend_type = 'walreceiver'",
-    )?;
+    let [_, _, paris] = before;
+    world.primary.sql(&format!("select pg_terminate_backend({paris})"))?;
     wait_until("paris to come back", PATIENCE, || {
-        let now = world.backends()?[2];
-        Ok((now.is_some() && now != Some(before[2])).then_some(()))
+        let [_, _, now] = world.backends()?;
+        Ok(now.is_some_and(|now| now != paris).then_some(()))
     })?;
     world.stayed(before, Some(2))
 }

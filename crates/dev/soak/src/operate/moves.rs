@@ -26,17 +26,16 @@ pub(crate) fn switch(world: &mut World, dice: &mut Dice) -> Result<()> {
         world.tell("kill -9 of the primary, and the next one is promoted");
         killed(world, &next)?;
     }
-    let (old_link, new_link) = (world.here, 1 - world.here);
-    world.links[old_link].set(Traffic::Refuse);
-    world.links[old_link].cut()?;
+    world.link.set(Traffic::Refuse);
+    world.link.cut()?;
     next.promote()?;
     let mut old = std::mem::replace(&mut world.primary, next.into_cluster());
     world.primary.set(SYNCHRONOUS, BOTH)?;
     for writer in world.writers.values() {
         writer.retarget(&world.primary);
     }
-    world.links[new_link].set(Traffic::Pass);
-    world.here = new_link;
+    std::mem::swap(&mut world.link, &mut world.other);
+    world.link.set(Traffic::Pass);
     world.settle().context("after the switch")?;
     let now = world.metric(SWITCHES)?;
     ensure!(now == moved + 1.0, "{now} switches are told instead of {}", moved + 1.0);
@@ -62,7 +61,9 @@ fn clean(world: &mut World, next: &Standby) -> Result<()> {
 /// Nothing behind the relay gets ahead of the next primary: a standby that is ahead would be
 /// refused by the server itself.
 fn killed(world: &mut World, next: &Standby) -> Result<()> {
-    world.links.iter().for_each(|link| link.set(Traffic::Stall));
+    for link in [&world.link, &world.other] {
+        link.set(Traffic::Stall);
+    }
     let waiting = "select count(*) > 0 from pg_stat_activity where wait_event = 'SyncRep'";
     world.primary.wait_for(waiting, "t", PATIENCE)?;
     next.wait_replayed(&world.primary)?;
@@ -71,9 +72,10 @@ fn killed(world: &mut World, next: &Standby) -> Result<()> {
 
 /// The relay follows the primary that there is.
 fn follows(world: &World) -> Result<()> {
-    let link = world.links.get(world.here).context("no link")?.port();
+    let link = world.link.port();
     let status = world.status()?;
-    let address = status["upstream"]["address"].as_str().unwrap_or_default();
+    let address = status.pointer("/upstream/address").and_then(serde_json::Value::as_str);
+    let address = address.unwrap_or("nothing");
     ensure!(address.ends_with(&format!(":{link}")), "{address} is followed, not :{link}");
     Ok(())
 }
@@ -94,21 +96,21 @@ fn comes_back(world: &mut World, old: &mut Cluster) -> Result<()> {
     world.tell("the old primary comes back as it was");
     let before = world.settle()?;
     old.start()?;
-    let link = &world.links[1 - world.here];
-    link.retarget(old.port());
-    link.set(Traffic::Pass);
-    let number = 1 - world.here;
+    world.other.retarget(old.port());
+    world.other.set(Traffic::Pass);
     wait_until("the relay to see the old primary", PATIENCE, || {
         let status = world.status()?;
-        Ok((status["upstream"]["hosts"][number]["role"] == "primary").then_some(()))
+        let hosts = status.pointer("/upstream/hosts").and_then(serde_json::Value::as_array);
+        let primaries = hosts.context("no hosts")?.iter();
+        let primaries = primaries.filter(|it| it.get("role").is_some_and(|it| it == "primary"));
+        Ok((primaries.count() == 2).then_some(()))
     })?;
     sleep(Duration::from_secs(1));
     let now = world.settle()?;
     ensure!(now == before, "streams before {before:?}, now {now:?}");
     follows(world)?;
-    let link = &world.links[number];
-    link.set(Traffic::Refuse);
-    link.cut()?;
+    world.other.set(Traffic::Refuse);
+    world.other.cut()?;
     old.stop(Stop::Fast)
 }
 
@@ -136,9 +138,8 @@ fn rejoin(world: &mut World, mut old: Cluster, dice: &mut Dice) -> Result<()> {
         next.start()?;
         next
     };
-    let link = &world.links[1 - world.here];
-    link.retarget(next.port());
-    link.set(Traffic::Pass);
+    world.other.retarget(next.port());
+    world.other.set(Traffic::Pass);
     world.next = Some(next);
     world.settle().context("after the old primary came back")?;
     world.primary.set(SYNCHRONOUS, ALL_THREE)?;

@@ -37,9 +37,9 @@ pub(crate) struct World {
     /// Nothing while the old primary has not come back.
     pub(crate) next: Option<Standby>,
     pub(crate) primary: Cluster,
-    /// One for each host of the relay; the primary is behind the first or the second.
-    pub(crate) links: [Link; 2],
-    pub(crate) here: usize,
+    /// One for each host of the relay: in front of the primary, and of the other server.
+    pub(crate) link: Link,
+    pub(crate) other: Link,
     pub(crate) trust: Trust,
     pub(crate) settings: Settings,
     pub(crate) switches: u64,
@@ -60,13 +60,13 @@ impl World {
             primary.sql(&format!("create database {}", database.name))?;
         }
         let next = next_of(&primary, &trust)?;
-        let links = [Link::to(primary.port())?, Link::to(next.port())?];
+        let (link, other) = (Link::to(primary.port())?, Link::to(next.port())?);
         let http = Port::reserve()?;
-        let mut relay = Relay::prepare(pgherd, links[0].port(), "")?;
+        let mut relay = Relay::prepare(pgherd, link.port(), "")?;
         let settings = Settings {
             listen: vec![relay.port()],
             http: http.number(),
-            upstream: [links[0].port(), links[1].port()],
+            upstream: [link.port(), other.port()],
             strict: false,
             max_connections: 200,
             spare: 0,
@@ -105,8 +105,8 @@ impl World {
             pids,
             next: Some(next),
             primary,
-            links,
-            here: 0,
+            link,
+            other,
             trust,
             settings,
             switches: 0,
