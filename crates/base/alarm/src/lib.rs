@@ -74,6 +74,8 @@ codes! {
     StreamBroken = 302,
     /// A defect of the relay ended a session.
     Defect = 303,
+    /// Passwords cannot be checked.
+    NoVerifiers = 304,
 
     // An upstream that moves.
     /// A host is of another cluster.

@@ -17,6 +17,10 @@ use crate::tree::{Node, Value};
 
 /// Most users of a file, and most entries of a map.
 const USERS_MAX: usize = 10_000;
+/// Longest query for a verifier, in bytes.
+const QUERY_BYTES_MAX: usize = 10_000;
+const QUERY_HINT: &str = "write $1 for it, as in \
+                          `select rolpassword from pg_authid where rolname = $1`";
 /// Largest file of users, in bytes.
 const USERS_BYTES_MAX: u64 = 4 << 20;
 
@@ -27,7 +31,7 @@ pub enum Auth {
     #[default]
     Passthrough,
     /// The relay asks for a password, with SCRAM-SHA-256.
-    Scram(Users),
+    Scram(Verifiers),
     /// A certificate names them.
     Cert(UserMap),
     /// Nobody asks.
@@ -37,6 +41,15 @@ pub enum Auth {
     },
     /// Nobody comes in.
     Reject,
+}
+
+/// Where the verifiers of users come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verifiers {
+    /// A file, which has been read.
+    File(Users),
+    /// A query upstream, with the user's name as `$1`.
+    Query(String),
 }
 
 /// Users and their verifiers.
@@ -83,24 +96,35 @@ impl UserMap {
     }
 }
 
-/// What clients are offered, as far as methods need it.
+/// What the rest of the file offers, as far as methods need it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Offered {
     pub(crate) tls: bool,
     pub(crate) client_ca: bool,
+    /// The relay has a name of its own for reading upstream.
+    pub(crate) own_user: bool,
 }
 
 impl Offered {
-    /// By what the section `tls` says.
-    pub(crate) fn of(tls: Option<Entry<'_>>) -> Self {
-        let names_authorities = |entry: Entry<'_>| match &entry.value.value {
-            Value::Map(pairs) => pairs.iter().any(
-                |(key, _)| matches!(&key.value, Value::Text { text, .. } if text == "client_ca"),
-            ),
-            _ => false,
-        };
-        Self { tls: tls.is_some(), client_ca: tls.is_some_and(names_authorities) }
+    /// By what the sections `tls` and `upstream` say.
+    pub(crate) fn of(tls: Option<Entry<'_>>, upstream: Option<Entry<'_>>) -> Self {
+        let upstream = upstream.map(|entry| entry.value);
+        let catalog = upstream.and_then(|upstream| value_of(upstream, "catalog"));
+        let names_user =
+            |section: Option<&Node>| section.is_some_and(|it| value_of(it, "user").is_some());
+        Self {
+            tls: tls.is_some(),
+            client_ca: tls.is_some_and(|tls| value_of(tls.value, "client_ca").is_some()),
+            own_user: names_user(upstream) || names_user(catalog),
+        }
     }
+}
+
+/// What stands behind a key, unchecked.
+fn value_of<'n>(section: &'n Node, key: &str) -> Option<&'n Node> {
+    let Value::Map(pairs) = &section.value else { return None };
+    let is_it = |name: &Node| matches!(&name.value, Value::Text { text, .. } if text == key);
+    pairs.iter().find(|(name, _)| is_it(name)).map(|(_, value)| &**value)
 }
 
 /// The keys of a configuration that are about authentication.
@@ -108,6 +132,7 @@ impl Offered {
 pub(crate) struct Keys<'n> {
     pub(crate) auth: Option<Entry<'n>>,
     pub(crate) users_file: Option<Entry<'n>>,
+    pub(crate) users_query: Option<Entry<'n>>,
     pub(crate) user_map: Option<Entry<'n>>,
     pub(crate) open: Option<Entry<'n>>,
 }
@@ -127,6 +152,7 @@ pub(crate) fn read(
     // A key of another method would be taken for one that counts.
     for (name, entry, of) in [
         ("users_file", keys.users_file, "scram"),
+        ("users_query", keys.users_query, "scram"),
         ("user_map", keys.user_map, "cert"),
         ("i_know_that_this_is_open", keys.open, "trust"),
     ] {
@@ -143,20 +169,7 @@ pub(crate) fn read(
             Some(Auth::Trust { is_open })
         }
         ("scram", Some(auth)) => {
-            let Some(entry) = keys.users_file else {
-                let hint = "name a file with lines USER:VERIFIER, as in pg_authid";
-                problems.add(&auth.value.span, "`auth: scram` needs `users_file`", hint);
-                return None;
-            };
-            let file = path(entry.value, "users_file", environment, problems)?;
-            match users(&file) {
-                Ok(users) => Some(Auth::Scram(users)),
-                Err((message, hint)) => {
-                    let message = format!("{}: {message}", file.display());
-                    problems.add(&entry.value.span, message, hint);
-                    None
-                }
-            }
+            verifiers(keys, auth, offered, environment, problems).map(Auth::Scram)
         }
         ("cert", Some(auth)) => {
             if !offered.client_ca {
@@ -173,6 +186,55 @@ pub(crate) fn read(
                 problems.add(&auth.value.span, message, HINT);
             }
             None
+        }
+    }
+}
+
+/// From the one place that is named.
+fn verifiers(
+    keys: Keys<'_>,
+    auth: Entry<'_>,
+    offered: Offered,
+    environment: &Environment,
+    problems: &mut Problems<'_>,
+) -> Option<Verifiers> {
+    match (keys.users_file, keys.users_query) {
+        (None, None) => {
+            let hint = "name a file with lines USER:VERIFIER, as in pg_authid; or a query";
+            let message = "`auth: scram` needs `users_file` or `users_query`";
+            problems.add(&auth.value.span, message, hint);
+            None
+        }
+        (Some(_), Some(query)) => {
+            let message = "`users_file` and `users_query` exclude each other";
+            problems.add(&query.key.span, message, "remove one of them");
+            None
+        }
+        (Some(entry), None) => {
+            let file = path(entry.value, "users_file", environment, problems)?;
+            match users(&file) {
+                Ok(users) => Some(Verifiers::File(users)),
+                Err((message, hint)) => {
+                    let message = format!("{}: {message}", file.display());
+                    problems.add(&entry.value.span, message, hint);
+                    None
+                }
+            }
+        }
+        (None, Some(entry)) => {
+            let query = text(entry.value, "the query", problems)?;
+            if query.len() > QUERY_BYTES_MAX || !query.contains("$1") {
+                let message = "`users_query` has no place for the user's name, or is too long";
+                problems.add(&entry.value.span, message, QUERY_HINT);
+                return None;
+            }
+            if !offered.own_user {
+                let message = "`users_query` needs a user who may ask it";
+                let hint = "add `user` to `upstream`, or to its `catalog`";
+                problems.add(&entry.key.span, message, hint);
+                return None;
+            }
+            Some(Verifiers::Query(query.to_owned()))
         }
     }
 }

@@ -43,6 +43,7 @@ pub(crate) fn file(
     }
     let options = Options::read(overrides, problems);
     let listen = addresses(listen, listen_port, options.port, problems);
+    let written = upstream;
     let upstream = upstream::read(upstream, &options, environment, problems);
     let state_dir = match state_dir {
         Some(entry) => path(entry.value, "state_dir", environment, problems),
@@ -51,7 +52,8 @@ pub(crate) fn file(
     let strict = strict.map_or(Some(false), |entry| boolean(entry.value, problems));
     let configurations = match configurations {
         Some(entry) => {
-            configurations::read(entry.value, Offered::of(tls), environment, problems).map(Some)
+            configurations::read(entry.value, Offered::of(tls, written), environment, problems)
+                .map(Some)
         }
         None => Some(None),
     };

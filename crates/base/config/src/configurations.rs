@@ -99,7 +99,7 @@ fn configuration(
         wrong_type(body, "`match` and `filter`", hint, problems);
         return None;
     }
-    let [matching, filter, require_tls, auth, users_file, user_map, open, sql, slot] =
+    let [matching, filter, require_tls, auth, users_file, users_query, user_map, open, sql, slot] =
         section(body, &keys::CONFIGURATION, problems);
     let given = |entry: Option<Entry<'_>>| !entry.is_none_or(|entry| entry.value.is_null());
     let matching = match matching {
@@ -114,7 +114,7 @@ fn configuration(
         let message = "`require_tls`, and clients are not offered TLS";
         problems.add(&entry.key.span, message, "add `tls: {cert: ..., key: ...}` to the file");
     }
-    let keys = auth::Keys { auth, users_file, user_map, open };
+    let keys = auth::Keys { auth, users_file, users_query, user_map, open };
     let auth = auth::read(keys, offered, environment, problems);
     let require_tls = require_tls.map_or(Some(false), |entry| boolean(entry.value, problems));
     let given_sql = sql;

@@ -54,12 +54,13 @@ pub(crate) const CATALOG: [Key; 5] =
 pub(crate) const LIMITS: [Key; 3] =
     [key("max_connections"), key("startup_timeout"), key("peer_timeout")];
 /// One entry of `configurations`, below its name.
-pub(crate) const CONFIGURATION: [Key; 9] = [
+pub(crate) const CONFIGURATION: [Key; 10] = [
     key("match"),
     key("filter"),
     key("require_tls"),
     key("auth"),
     key("users_file"),
+    key("users_query"),
     key("user_map"),
     key("i_know_that_this_is_open"),
     key("sql"),

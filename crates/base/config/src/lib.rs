@@ -36,7 +36,7 @@ mod section;
 mod tree;
 mod upstream;
 
-pub use auth::{Auth, UserMap, Users};
+pub use auth::{Auth, UserMap, Users, Verifiers};
 pub use environment::state_dir;
 pub use filter::{Filter, Kind};
 pub use http::{BadHttpAddress, Http, HttpAddress};

@@ -78,6 +78,23 @@ impl Mock {
         Self { iterations: real.iterations, secret }
     }
 
+    /// With a secret that was made for it ([`Self::secret`]) and is kept.
+    #[must_use]
+    pub const fn new(secret: [u8; KEY_BYTES], iterations: u32) -> Self {
+        Self { iterations, secret }
+    }
+
+    /// A new secret for [`Self::new`].
+    ///
+    /// # Errors
+    ///
+    /// When the system has no random numbers.
+    pub fn secret() -> Result<[u8; KEY_BYTES], aws_lc_rs::error::Unspecified> {
+        let mut secret = [0; KEY_BYTES];
+        aws_lc_rs::rand::fill(&mut secret)?;
+        Ok(secret)
+    }
+
     /// The verifier of a user. No password fits: a client would have to find the key of a hash.
     #[must_use]
     pub fn verifier(&self, user: &[u8]) -> Verifier {

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::{Error, io, seal, unseal};
@@ -53,7 +54,10 @@ impl Document {
     pub fn save(&self, text: &str) -> Result<(), Error> {
         let aside = self.path.with_extension("new");
         let write = |aside: &Path| {
-            let mut file = File::create(aside)?;
+            // What a service keeps is nobody else's to read.
+            let mut options = File::options();
+            let mut file =
+                options.write(true).create(true).truncate(true).mode(0o600).open(aside)?;
             writeln!(file, "{}", seal(text))?;
             file.sync_all()
         };

@@ -3,11 +3,12 @@
 //! Counted per batch, never per record: the rewriter keeps its own sums, and what a stream did
 //! since the last batch is added here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pgproto::SqlState;
+use pgtypes::Oid;
 
 pub use crate::failed_logins::FailedLogins;
 
@@ -104,6 +105,48 @@ pub struct Tally {
     pub records_replaced: Counter,
     /// Bytes of records that were replaced.
     pub replaced_bytes: Counter,
+    /// Records by database; only of a configuration.
+    pub databases: Databases,
+}
+
+/// Databases that are counted on their own. Who makes and drops databases all day does not fill
+/// the memory with them.
+const DATABASES_MAX: usize = 10_000;
+
+/// Records by database. Those of shared catalogs, and those that are about no database, are in
+/// the sums only.
+#[derive(Debug, Default)]
+pub struct Databases(Mutex<HashMap<Oid, Records>>);
+
+/// What became of the records of a database.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Records {
+    /// Went as they are.
+    pub passed: u64,
+    /// Became no-ops.
+    pub replaced: u64,
+}
+
+impl Databases {
+    /// Adds to one; to none when there are too many.
+    pub fn add(&self, database: Oid, replaced: bool, records: u64) {
+        let mut all = self.locked();
+        if all.len() >= DATABASES_MAX && !all.contains_key(&database) {
+            return;
+        }
+        let of = all.entry(database).or_default();
+        *if replaced { &mut of.replaced } else { &mut of.passed } += records;
+    }
+
+    /// What was counted of one.
+    #[must_use]
+    pub fn records(&self, database: Oid) -> Records {
+        self.locked().get(&database).copied().unwrap_or_default()
+    }
+
+    fn locked(&self) -> MutexGuard<'_, HashMap<Oid, Records>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Counters of the whole relay.
@@ -111,7 +154,7 @@ pub struct Tally {
 pub struct Counters {
     /// Connections that came in.
     pub connections: Counter,
-    /// Attempts to log in that the relay itself refused.
+    /// Attempts to log in that the relay or the server refused.
     pub failed_logins: FailedLogins,
     /// Events that a person should look at; each has an ERROR or WARN line in the log.
     pub alarms: Counter,
@@ -181,6 +224,17 @@ mod tests {
         for (number, (reason, count)) in (1..).zip(counted) {
             assert_eq!(count, number, "{}", reason.word());
         }
+    }
+
+    #[test]
+    fn databases_are_counted_up_to_a_limit() {
+        let databases = Databases::default();
+        databases.add(Oid(1), true, 2);
+        databases.add(Oid(1), false, 3);
+        (0..20_000).for_each(|oid| databases.add(Oid(oid), false, 1));
+        assert_eq!(databases.records(Oid(1)), Records { passed: 4, replaced: 2 });
+        assert_eq!(databases.records(Oid(19_999)), Records::default());
+        assert_eq!(databases.locked().len(), DATABASES_MAX);
     }
 
     #[test]

@@ -13,7 +13,7 @@
 //!
 //! # What it does not do
 //!
-//! It has no users of its own and keeps no secrets.
+//! It makes no users and keeps no passwords; whom it lets in itself it knows by verifiers.
 
 mod backup;
 mod clients;
@@ -25,12 +25,14 @@ pub mod names;
 pub mod plan;
 mod probe;
 mod reload;
+mod room;
 mod service;
 mod session;
 mod slots;
 pub mod status;
 mod stream;
 pub mod upstream;
+mod verifiers;
 
 pub use ledger::forget;
 pub use plan::{Plan, PlanError, plan};

@@ -17,6 +17,7 @@ use tracing::info;
 use crate::clients::Clients;
 use crate::service::{self, Current, DRAIN_TIMEOUT, Error, Options};
 use crate::upstream::Upstream;
+use crate::verifiers::Secret;
 
 /// Between two looks at who is still there.
 const LEAVE_INTERVAL: Duration = Duration::from_millis(20);
@@ -123,6 +124,7 @@ pub(crate) async fn apply(
         return Err(ReloadError::Fixed(fixed));
     }
     service::check_state(&options).map_err(Error::from)?;
+    let secret = Secret::of(&options).map_err(Error::from)?;
     let moved = old.config.upstream != options.upstream;
     let upstream = if moved { Some(open_upstream(&options)?) } else { None };
     let mut listeners = Vec::new();
@@ -135,7 +137,7 @@ pub(crate) async fn apply(
     }
     let closed = sockets.keep_only(&options.listen);
     let holds = upstream.clone().unwrap_or_else(|| Arc::clone(&old.upstream));
-    current.replace(old.under(options.clone(), holds));
+    current.replace(old.under(options.clone(), holds, secret));
     // From here on whoever comes gets the new configuration: nobody is overlooked.
     let leaving = old.clients.leave_for(&options);
     let reloaded = Reloaded {

@@ -17,8 +17,10 @@ use crate::ledger::{self, Ledger, LedgerError};
 use crate::listen;
 use crate::names::{NAMES_CHANGED_MAX, NamesChanged, follow_names};
 use crate::reload::{self, Opened, Reload, ReloadError, Reloaded, Sockets};
+use crate::room::Rooms;
 use crate::stream::{Course, lock};
 use crate::upstream::{Place, Upstream, UpstreamError, UpstreamStatus};
+use crate::verifiers::Secret;
 
 /// How long sessions may take to end once the relay stops.
 pub(crate) const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -57,6 +59,10 @@ pub(crate) struct Context {
     pub(crate) counters: Arc<Counters>,
     pub(crate) clients: Arc<Clients>,
     pub(crate) upstream: Arc<Upstream>,
+    /// For users who do not exist, where verifiers are asked for.
+    pub(crate) secret: Option<Secret>,
+    /// Room for streams that are behind.
+    pub(crate) rooms: Rooms,
     /// The ledgers of configurations that have clients now.
     ledgers: Arc<Ledgers>,
     names_changed: mpsc::Sender<NamesChanged>,
@@ -157,6 +163,8 @@ impl Service {
             counters: Arc::new(Counters::default()),
             clients: Arc::new(Clients::default()),
             upstream,
+            secret: Secret::of(&options)?,
+            rooms: Rooms::default(),
             ledgers: Arc::default(),
             names_changed: sender,
             config: options,
@@ -291,11 +299,18 @@ async fn note_history(clients: Arc<Clients>, stop: CancellationToken) -> anyhow:
 
 impl Context {
     /// The same relay under another configuration.
-    pub(crate) fn under(&self, config: Options, upstream: Arc<Upstream>) -> Self {
+    pub(crate) fn under(
+        &self,
+        config: Options,
+        upstream: Arc<Upstream>,
+        secret: Option<Secret>,
+    ) -> Self {
         Self {
             counters: Arc::clone(&self.counters),
             clients: Arc::clone(&self.clients),
             upstream,
+            secret,
+            rooms: self.rooms.clone(),
             ledgers: Arc::clone(&self.ledgers),
             names_changed: self.names_changed.clone(),
             config,

@@ -9,8 +9,8 @@ use pgtypes::Lsn;
 use serde::{Deserialize, Serialize};
 
 use crate::clients::{Client, HISTORY_STEP, Lag};
-use crate::counters::Tally;
-use crate::ledger::fates::{Epoch, Fate, Reason};
+use crate::counters::{Records, Tally};
+use crate::ledger::fates::{Epoch, Fate, Kind, Reason};
 use crate::ledger::{Ledger, LedgerError};
 use crate::service::{Context, Handle};
 use crate::session::shown;
@@ -34,6 +34,8 @@ pub struct RelayStatus {
     pub configurations: Vec<ConfigurationStatus>,
     /// Connections since the start.
     pub connections: u64,
+    /// Logins that failed since the start: by the relay's judgement or the server's.
+    pub failed_logins: u64,
     /// Alarms since the start.
     pub alarms: u64,
     /// Refusals since the start, by reason.
@@ -197,6 +199,10 @@ pub struct Decision {
     pub why: String,
     /// From which point of the WAL on; nothing when it was always so.
     pub since: Option<Since>,
+    /// Of a database: records that were sent to clients since the start of the relay.
+    pub records_passed: Option<u64>,
+    /// Of a database: records that were replaced.
+    pub records_replaced: Option<u64>,
 }
 
 /// A point of the WAL.
@@ -242,6 +248,7 @@ impl Handle {
             upstream: upstream_state(&context, reached),
             configurations,
             connections: counters.connections.value(),
+            failed_logins: counters.failed_logins.count.value(),
             alarms: counters.alarms.value(),
             refusals: counters.refusals().map(|(it, n)| (it.word().to_owned(), n)).collect(),
             reloads: Reloads {
@@ -275,9 +282,11 @@ impl Handle {
     pub fn decisions(&self) -> Result<Vec<Thing>, LedgerError> {
         let context = self.current.context();
         let mut things = BTreeMap::new();
+        let tallies = context.counters.tallies();
         let filtered = context.config.configurations.iter().flatten();
         for configuration in filtered.filter(|it| it.filter.is_some()) {
             let name = configuration.name.as_str();
+            let tally = tallies.get(name);
             let decided = match context.open_ledger(name) {
                 Some(open) => lock(&open).decisions(),
                 None => Ledger::kept_decisions(&context.config.state_dir, name)?,
@@ -289,7 +298,9 @@ impl Handle {
                     name: epoch.name.clone(),
                     decisions: Vec::new(),
                 });
-                thing.decisions.push(decision(name, &epoch));
+                let records = || tally.as_ref().map(|it| it.databases.records(oid));
+                let records = if kind == Kind::Database { records() } else { None };
+                thing.decisions.push(decision(name, &epoch, records));
             }
         }
         Ok(things.into_values().collect())
@@ -376,7 +387,7 @@ fn client_status(client: &Client) -> ClientStatus {
     }
 }
 
-fn decision(configuration: &str, epoch: &Epoch) -> Decision {
+fn decision(configuration: &str, epoch: &Epoch, records: Option<Records>) -> Decision {
     let (reason, why) = match (epoch.reason, epoch.fate) {
         (Reason::Name, Fate::Included) => ("name", "the filter includes its name"),
         (Reason::Name, Fate::Excluded) => ("name", "the filter excludes its name"),
@@ -397,5 +408,7 @@ fn decision(configuration: &str, epoch: &Epoch) -> Decision {
         reason: reason.to_owned(),
         why: why.to_owned(),
         since: since.map(|it| Since { lsn: Lsn(it.lsn).to_string(), timeline: it.timeline }),
+        records_passed: records.map(|it| it.passed),
+        records_replaced: records.map(|it| it.replaced),
     }
 }

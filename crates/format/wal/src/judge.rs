@@ -56,6 +56,13 @@ pub trait Judge {
     /// places in it. The rewriter keeps no answers, since they may depend on `at`.
     fn place(&self, place: Place, at: Lsn) -> Verdict;
 
+    /// A record about `place` got this verdict, and nothing can change that: for whoever counts.
+    ///
+    /// Hot, as [`Self::place`]; once for each record about a database. For records about several
+    /// places it is the first.
+    #[inline]
+    fn judged(&self, _place: Place, _verdict: Verdict) {}
+
     /// The catalog whose rows the file `relfilenumber` of `global/` holds at the moment.
     ///
     /// Called for heap inserts and updates of shared catalogs, which are rare.

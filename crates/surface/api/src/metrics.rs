@@ -12,7 +12,7 @@ use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
-use relay::status::{ClientStatus, ConfigurationStatus, RelayStatus, Stage, Sums, Thing};
+use relay::status::{ClientStatus, ConfigurationStatus, Decision, RelayStatus, Stage, Sums, Thing};
 
 /// The type of the answer.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -34,7 +34,7 @@ const fn metric(name: &'static str, labels: &'static [&'static str]) -> Metric {
 }
 
 /// Every metric that there is.
-pub const METRICS: [Metric; 18] = [
+pub const METRICS: [Metric; 21] = [
     metric("pgherd_relay_uptime_seconds", &[]),
     metric("pgherd_relay_build", &["version"]),
     metric("pgherd_relay_upstream_reachable", &[]),
@@ -47,9 +47,12 @@ pub const METRICS: [Metric; 18] = [
     metric("pgherd_relay_records_replaced_total", &["configuration"]),
     metric("pgherd_relay_replaced_bytes_total", &["configuration"]),
     metric("pgherd_relay_refusals_total", &["reason"]),
+    metric("pgherd_relay_failed_logins_total", &[]),
     metric("pgherd_relay_alarms_total", &[]),
     metric("pgherd_relay_reloads_total", &["result"]),
     metric("pgherd_relay_decisions", &["configuration", "kind", "decision"]),
+    metric("pgherd_relay_database_records_passed_total", &["configuration", "database", "oid"]),
+    metric("pgherd_relay_database_records_replaced_total", &["configuration", "database", "oid"]),
     metric("pgherd_relay_client_lag_bytes", &["client", "configuration", "stage"]),
     metric("pgherd_relay_client_lag_seconds", &["client", "configuration", "stage"]),
     metric("pgherd_relay_client_streams", &["client", "configuration"]),
@@ -93,6 +96,8 @@ impl Collector for Scrape {
 
 /// One of the sums of a configuration.
 type SumOf = fn(&Sums) -> u64;
+/// What became of the records of a database.
+type RecordsOf = fn(&Decision) -> Option<u64>;
 /// One of the stages of a client.
 type StageOf = fn(&ClientStatus) -> &Stage;
 /// Labels of one sample.
@@ -165,6 +170,9 @@ impl Scrape {
         let refusals =
             status.refusals.iter().map(|(it, count)| (vec![("reason", it.as_str())], *count));
         out.counter(("refusals", "Connections and commands that were refused", None), refusals)?;
+        let failed = [(Vec::new(), status.failed_logins)];
+        let help = "Logins that failed: a wrong password, certificate or user";
+        out.counter(("failed_logins", help, None), failed)?;
         let help = "Events that a person should look at";
         out.counter(("alarms", help, None), [(Vec::new(), status.alarms)])?;
         let reloads = [
@@ -210,7 +218,34 @@ impl Scrape {
             (labels, float(*count))
         });
         let help = "Databases and tablespaces by what was decided about them";
-        out.gauge(("decisions", help, None), samples)
+        out.gauge(("decisions", help, None), samples)?;
+        self.databases(out)
+    }
+
+    fn databases(&self, out: &mut Out<'_, '_>) -> Result<(), Error> {
+        let oids: Vec<_> = self.things.iter().map(|thing| thing.oid.to_string()).collect();
+        let counts: [(&str, &str, RecordsOf); 2] = [
+            ("database_records_passed", "WAL records of a database that passed", |it| {
+                it.records_passed
+            }),
+            ("database_records_replaced", "WAL records of a database that were replaced", |it| {
+                it.records_replaced
+            }),
+        ];
+        for (name, help, of) in counts {
+            let samples = self.things.iter().zip(&oids).flat_map(|(thing, oid)| {
+                thing.decisions.iter().filter_map(move |it| {
+                    let labels = vec![
+                        ("configuration", it.configuration.as_str()),
+                        ("database", thing.name.as_str()),
+                        ("oid", oid.as_str()),
+                    ];
+                    Some((labels, of(it)?))
+                })
+            });
+            out.counter((name, help, None), samples)?;
+        }
+        Ok(())
     }
 
     /// Clients of one name and configuration are one series: the one that is furthest behind counts.

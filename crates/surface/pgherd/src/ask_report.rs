@@ -31,8 +31,9 @@ pub(crate) fn status(status: &RelayStatus, all: &[ClientStatus]) -> String {
     let (done, bad) = (status.reloads.done, status.reloads.refused);
     writeln!(
         text,
-        "so far     {} connections, {refused} refusals, {} alarms, {done} reloads, {bad} refused",
-        status.connections, status.alarms
+        "so far     {} connections, {} failed logins, {refused} refusals, {} alarms, {done} reloads, \
+         {bad} refused",
+        status.connections, status.failed_logins, status.alarms
     )
     .ok();
     let mut table = table(&["configuration", "clients", "sent", "passed", "replaced", "in bytes"]);
@@ -99,9 +100,22 @@ pub(crate) fn clients(all: &[ClientStatus]) -> String {
 
 /// What was decided.
 pub(crate) fn databases(all: &[Thing]) -> String {
-    let mut table = table(&["kind", "OID", "name", "configuration", "decision", "since", "why"]);
+    let mut table = table(&[
+        "kind",
+        "OID",
+        "name",
+        "configuration",
+        "decision",
+        "passed",
+        "replaced",
+        "since",
+        "why",
+    ]);
     for thing in all {
         for it in &thing.decisions {
+            let records = |count: Option<u64>| {
+                right(count.map_or_else(|| "-".to_owned(), |it| HumanCount(it).to_string()))
+            };
             let since = it.since.as_ref().map_or_else(
                 || "always".to_owned(),
                 |since| format!("{} on timeline {}", since.lsn, since.timeline),
@@ -112,6 +126,8 @@ pub(crate) fn databases(all: &[Thing]) -> String {
                 Cell::new(shown(&thing.name)),
                 Cell::new(shown(&it.configuration)),
                 Cell::new(&it.decision),
+                records(it.records_passed),
+                records(it.records_replaced),
                 Cell::new(since),
                 Cell::new(&it.why),
             ]);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use testkit::{
-    Auth, Authority, Client, Cluster, Major, PASSWORD, PATIENCE, Relay, run, run_failing,
+    Auth, Authority, Client, Cluster, Major, PASSWORD, PATIENCE, Relay, on_majors, run, run_failing,
 };
 
 fn binary() -> &'static Path {
@@ -112,6 +112,20 @@ fn scram_with_and_without_channel_binding() -> Result<()> {
     Ok(())
 }
 
+/// The salt that a user gets, and the rounds.
+fn salt_of(port: u16, user: &str) -> Result<String> {
+    let mut client = Client::connect(port)?;
+    client
+        .send(&pgproto::startup::Startup::build(0, &[("user", user), ("replication", "1")])?.raw)?;
+    let data = b"n,,n=,r=abcdef";
+    let length = u32::try_from(data.len())?.to_be_bytes();
+    client.message()?;
+    client.send_message(b'p', &[&b"SCRAM-SHA-256\0"[..], &length, data].concat())?;
+    let text =
+        String::from_utf8_lossy(&client.message()?.context("no answer")?.payload).into_owned();
+    Ok(text.split_once(",s=").context("no salt")?.1.to_owned())
+}
+
 #[test]
 fn nobody_can_tell_an_unknown_user_from_a_wrong_password() -> Result<()> {
     let primary = Cluster::builder(Major::V18).auth(Auth::Scram).start()?;
@@ -135,19 +149,7 @@ fn nobody_can_tell_an_unknown_user_from_a_wrong_password() -> Result<()> {
     assert!(line.contains("address=\"127.0.0.1:"), "{line}");
 
     // The same salt each time, and one for each user; as many rounds as the others have.
-    let first = |user: &str| -> Result<String> {
-        let mut client = Client::connect(port)?;
-        client.send(
-            &pgproto::startup::Startup::build(0, &[("user", user), ("replication", "1")])?.raw,
-        )?;
-        let data = b"n,,n=,r=abcdef";
-        let length = u32::try_from(data.len())?.to_be_bytes();
-        client.message()?;
-        client.send_message(b'p', &[&b"SCRAM-SHA-256\0"[..], &length, data].concat())?;
-        let text =
-            String::from_utf8_lossy(&client.message()?.context("no answer")?.payload).into_owned();
-        Ok(text.split_once(",s=").context("no salt")?.1.to_owned())
-    };
+    let first = |user: &str| salt_of(port, user);
     assert_eq!(first("nobody")?, first("nobody")?);
     assert_eq!(first("berlin")?, first("berlin")?);
     assert_ne!(first("nobody")?, first("somebody")?);
@@ -159,6 +161,84 @@ fn nobody_can_tell_an_unknown_user_from_a_wrong_password() -> Result<()> {
     assert!(began.elapsed() > Duration::from_millis(900), "{:?}", began.elapsed());
     run(&mut identify(&primary, port, "user=berlin sslmode=disable", PASSWORD)?)?;
     Ok(())
+}
+
+/// What the guide tells to make on the server: the relay's user reads one verifier at a time.
+const FUNCTION: &str = "create function verifier(name) returns text language sql security definer \
+     set search_path = pg_catalog, pg_temp \
+     as 'select rolpassword from pg_authid where rolname = $1 and rolcanlogin'";
+
+on_majors! {
+    [v13 V13, v18 V18]
+    fn scram_by_a_query_upstream(major) {
+        let primary = Cluster::builder(major)
+            .auth(Auth::Scram)
+            .set("password_encryption", "scram-sha-256")
+            .start()?;
+        let folder = tempfile::tempdir()?;
+        let own = own_user(&primary, folder.path())?;
+        let upstream = own.replace(
+            &format!("host: 127.0.0.1, port: {}", primary.port()),
+            &format!("hosts: [\"127.0.0.1:{}\"], target: any", primary.port()),
+        );
+        primary.sql(FUNCTION)?;
+        primary.sql("revoke execute on function verifier from public")?;
+        primary.sql("grant execute on function verifier to pgherd")?;
+        primary.sql(&format!("create role berlin login password '{PASSWORD}'"))?;
+        let old = "set password_encryption = md5; create role old login password 'old-word'";
+        primary.sql(old)?;
+        let list = "configurations: [{all: {auth: scram, users_query: select verifier($1)}}]";
+        let mut relay = Relay::prepare_upstream(binary(), &upstream, list)?;
+        relay.run()?;
+        let come = |relay: &Relay, user: &str, password: &str| {
+            identify(&primary, relay.port(), &format!("user={user} sslmode=disable"), password)
+        };
+        let row = run(&mut come(&relay, "berlin", PASSWORD)?)?;
+        assert!(row.contains("|1|"), "{row}");
+        // Nobody can tell who exists, has another kind of password, or none.
+        let wrong = run_failing(&mut come(&relay, "berlin", "wrong")?)?;
+        for (user, password) in [("nobody", "wrong"), ("old", "old-word"), ("pgherd2", "")] {
+            let refused = run_failing(&mut come(&relay, user, &format!("{password}x"))?)?;
+            assert_eq!(refused.replace(user, "berlin"), wrong);
+        }
+        relay.wait_for_line("no SCRAM verifier for this user", PATIENCE)?;
+        let salts = [salt_of(relay.port(), "nobody")?, salt_of(relay.port(), "berlin")?];
+        assert_ne!(salts[0], salts[1]);
+        assert!(salts.iter().all(|salt| salt.ends_with(",i=4096")), "{salts:?}");
+        let log = relay.program()?.text();
+        for secret in [PASSWORD, OWN, "SCRAM-SHA-256$", "old-word"] {
+            assert!(!log.contains(secret), "{secret:?} is in the log:\n{log}");
+        }
+        // Over a restart both stay what they are; failures are forgotten.
+        relay.stop()?;
+        relay.run()?;
+        assert_eq!(salt_of(relay.port(), "nobody")?, salts[0]);
+        assert_eq!(salt_of(relay.port(), "berlin")?, salts[1]);
+
+        // What changes on the server counts at once.
+        primary.sql("alter role berlin password 'another-9'")?;
+        run(&mut come(&relay, "berlin", "another-9")?)?;
+        primary.sql("alter role berlin nologin")?;
+        let refused = run_failing(&mut come(&relay, "berlin", "another-9")?)?;
+        assert!(refused.contains("password authentication failed"), "{refused}");
+
+        // A query that does not work says so to the administrator, and lets nobody in.
+        primary.sql("revoke execute on function verifier from pgherd")?;
+        let refused = run_failing(&mut come(&relay, "berlin", "another-9")?)?;
+        assert!(refused.contains("passwords cannot be checked now"), "{refused}");
+        let line = relay.wait_for_line("PGH0304", PATIENCE)?;
+        assert!(line.contains("permission denied for function verifier"), "{line}");
+        let two = "select $1::text from (values (1), (2)) two";
+        relay.stop()?;
+        relay.reconfigure(&format!(
+            "configurations: [{{all: {{auth: scram, users_query: \"{two}\"}}}}]"
+        ))?;
+        relay.run()?;
+        let refused = run_failing(&mut come(&relay, "berlin", "another-9")?)?;
+        assert!(refused.contains("passwords cannot be checked now"), "{refused}");
+        relay.wait_for_line("more than one row or column", PATIENCE)?;
+        Ok(())
+    }
 }
 
 #[test]
@@ -252,7 +332,15 @@ fn what_does_not_fit_together_is_a_problem_of_the_configuration() -> Result<()> 
     fs::set_permissions(&open, fs::Permissions::from_mode(0o644))?;
     let (bad, open) = (bad.display(), open.display());
     for (body, message, hint) in [
-        ("auth: scram".to_owned(), "needs `users_file`", "pg_authid"),
+        ("auth: scram".to_owned(), "needs `users_file` or `users_query`", "pg_authid"),
+        ("auth: scram, users_query: select 1".to_owned(), "no place for the user's name", "$1"),
+        ("auth: scram, users_query: select $1".to_owned(), "a user who may ask it", "`upstream`"),
+        ("users_query: select $1".to_owned(), "is for `auth: scram` only", "remove"),
+        (
+            format!("auth: scram, users_file: {bad}, users_query: select $1"),
+            "exclude each other",
+            "remove one",
+        ),
         (
             format!("auth: scram, users_file: {bad}"),
             "line 1 has no user and verifier",

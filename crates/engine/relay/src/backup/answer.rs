@@ -19,7 +19,8 @@ use tracing::info;
 use super::BackupError;
 use super::holdings::Holdings;
 use super::wal_files::WalFiles;
-use crate::session::{Outbound, STREAM_BUFFER_BYTES, SessionError};
+use crate::room::SMALL_BYTES;
+use crate::session::{Outbound, SessionError};
 use crate::stream::Course;
 use whole::Run;
 
@@ -103,10 +104,10 @@ impl Answer {
                     if bytes < COPY_BYTES {
                         self.out.extend_from_slice(run);
                     } else {
-                        to_client.queue(&self.out);
-                        self.out.clear();
+                        self.send(to_client).await?;
                         let written = to_client.write_through(run, true).await;
                         written.map_err(|error| SessionError::Client(error.into()))?;
+                        self.wal.client().count(|tally| tally.sent_bytes.add(bytes as u64));
                     }
                     from_upstream.consume(bytes);
                 }
@@ -114,15 +115,17 @@ impl Answer {
                 Run::None => {}
             }
             if self.out.len() >= WRITE_BYTES {
-                to_client.send(&self.out).await?;
-                self.out.clear();
+                self.send(to_client).await?;
             }
             let arrived = from_upstream.take(limit::STREAM)?;
             let Some(message) = arrived else {
-                to_client.send(&std::mem::take(&mut self.out)).await?;
-                if from_upstream.fill_up_to(STREAM_BUFFER_BYTES).await.map_err(upstream)? == 0 {
+                self.send(to_client).await?;
+                let bytes = from_upstream.fill_up_to(SMALL_BYTES).await;
+                let bytes = bytes.map_err(upstream)?;
+                if bytes == 0 {
                     return Err(SessionError::UpstreamLeft);
                 }
+                self.wal.client().count(|tally| tally.received_bytes.add(bytes as u64));
                 continue;
             };
             self.message(&message).await?;
@@ -133,9 +136,18 @@ impl Answer {
                     left_out_bytes = self.dropped_bytes,
                     "the filtered backup ended",
                 );
-                return to_client.send(&std::mem::take(&mut self.out)).await;
+                return self.send(to_client).await;
             }
         }
+    }
+
+    /// Sends what is ready, and counts it.
+    async fn send(&mut self, to_client: &mut Outbound) -> Result<(), SessionError> {
+        to_client.send(&self.out).await?;
+        let bytes = self.out.len() as u64;
+        self.wal.client().count(|tally| tally.sent_bytes.add(bytes));
+        self.out.clear();
+        Ok(())
     }
 
     async fn message(&mut self, message: &Message) -> Result<(), SessionError> {

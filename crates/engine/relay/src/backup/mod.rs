@@ -66,8 +66,7 @@ impl Session {
         info!(configuration = course.configuration, "taking a filtered backup");
         let mut answer = Answer::new(course, self.major, in_one_copy, sizes);
         self.to_upstream.queue(raw);
-        let sent = self.to_upstream.flush().await;
-        sent.map_err(|error| SessionError::Upstream(error.into()))?;
+        self.to_upstream.flush_up().await;
         let Self { client, from_client, to_client, from_upstream, to_upstream, stop, .. } = self;
         let mut is_done = false;
         tokio::select! {

@@ -11,6 +11,7 @@ use pgtypes::{Lsn, Major, Timeline};
 use tracing::{debug, warn};
 use wal::{Entry, Event, Layout, Outcome, Rewriter, Span, SpanFate};
 
+use crate::clients::Client;
 use crate::session::SessionError;
 use crate::stream::{Course, Flow, lock};
 
@@ -47,6 +48,11 @@ impl WalFiles {
     /// What the fates are taken from.
     pub(super) fn flow(&mut self) -> &mut Flow {
         &mut self.flow
+    }
+
+    /// Who takes the backup.
+    pub(super) fn client(&self) -> &Client {
+        &self.flow.course.client
     }
 
     pub(super) fn configuration(&self) -> &str {

@@ -243,6 +243,13 @@ impl Client {
         }
     }
 
+    /// Adds to the sums of its configuration only.
+    pub(crate) fn count_for_all(&self, add: impl FnOnce(&Tally)) {
+        if let Some(tally) = self.shared_tally.get() {
+            add(tally);
+        }
+    }
+
     /// WAL up to `sent` has gone out, of what the upstream has up to `end`.
     pub(crate) fn sent(&self, sent: Lsn, end: Lsn) {
         let mut progress = self.progress();

@@ -3,7 +3,7 @@
 //! A snapshot of [`super::fates::Fates`] for one stream; taken anew whenever something was
 //! learned.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 
 use pgproto::history::History;
@@ -25,7 +25,17 @@ pub struct Table {
     tablespace_files: Vec<u32>,
     /// Answers that do not depend on the position, the last one for each [`Table::slot`]:
     /// sessions in several databases write their records in turn.
-    last: [Cell<Option<(Place, Verdict)>>; SLOTS],
+    last: [Slot; SLOTS],
+    /// Records that were judged since they were last taken, beside those in the slots: by
+    /// database, and whether they were replaced.
+    judged: RefCell<HashMap<(Oid, bool), u64>>,
+}
+
+/// An answer, and how many records got it.
+#[derive(Clone, Debug, Default)]
+struct Slot {
+    answer: Cell<Option<(Place, Verdict)>>,
+    records: Cell<u64>,
 }
 
 /// Answers that are remembered.
@@ -47,13 +57,42 @@ impl Table {
             database_files: fates.database_files.clone(),
             tablespace_files: fates.tablespace_files.clone(),
             last: Default::default(),
+            judged: RefCell::default(),
         }
+    }
+
+    /// Gives the records that were judged since the last time: their database, whether they were
+    /// replaced, and how many.
+    pub(crate) fn take_judged(&self, mut take: impl FnMut(Oid, bool, u64)) {
+        for slot in &self.last {
+            self.settle(slot);
+        }
+        for ((database, replaced), records) in self.judged.borrow_mut().drain() {
+            take(database, replaced, records);
+        }
+    }
+
+    /// Goes on counting where another table stopped.
+    pub(crate) fn count_on(&self, from: &Self) {
+        from.take_judged(|database, replaced, records| self.add(database, replaced, records));
+    }
+
+    /// Takes what was counted in a slot out of it.
+    fn settle(&self, slot: &Slot) {
+        let records = slot.records.take();
+        if let Some((place, verdict)) = slot.answer.get().filter(|_| records > 0) {
+            self.add(place.database, verdict == Verdict::Replace, records);
+        }
+    }
+
+    fn add(&self, database: Oid, replaced: bool, records: u64) {
+        *self.judged.borrow_mut().entry((database, replaced)).or_default() += records;
     }
 
     /// Where the answer for a place is remembered; databases that were made one after the other
     /// do not share a slot.
     #[inline]
-    fn slot(&self, place: Place) -> Option<&Cell<Option<(Place, Verdict)>>> {
+    fn slot(&self, place: Place) -> Option<&Slot> {
         self.last.get((place.database.0 ^ place.tablespace.0) as usize % SLOTS)
     }
 
@@ -96,16 +135,27 @@ impl Judge for Table {
     #[inline]
     fn place(&self, place: Place, at: Lsn) -> Verdict {
         let slot = self.slot(place);
-        if let Some((known, verdict)) = slot.and_then(Cell::get)
+        if let Some((known, verdict)) = slot.and_then(|slot| slot.answer.get())
             && known == place
         {
             return verdict;
         }
         let (verdict, fixed) = self.judge(place, at);
         if let Some(slot) = slot.filter(|_| fixed) {
-            slot.set(Some((place, verdict)));
+            self.settle(slot);
+            slot.answer.set(Some((place, verdict)));
         }
         verdict
+    }
+
+    #[inline]
+    fn judged(&self, place: Place, verdict: Verdict) {
+        match self.slot(place) {
+            Some(slot) if slot.answer.get() == Some((place, verdict)) => {
+                slot.records.set(slot.records.get() + 1);
+            }
+            _ => self.add(place.database, verdict == Verdict::Replace, 1),
+        }
     }
 
     fn catalog_file(&self, relfilenumber: Oid) -> Option<Catalog> {

@@ -5,10 +5,12 @@
 mod facts;
 mod follow;
 mod query;
+mod verifier;
 
 pub(crate) use follow::{NAMES_CHANGED_MAX, NamesChanged, follow_names};
 pub use pgnet::passfile::{PassfileError, Password};
 pub use query::{Catalog, NamesError};
+pub(crate) use verifier::Asked;
 
 use pgtypes::{Lsn, Oid, Timeline};
 

@@ -21,7 +21,7 @@ impl Session {
         &mut self,
         command: &str,
     ) -> Result<Result<Vec<Row>, ErrorFields>, SessionError> {
-        self.send_upstream(|out| frontend::query(command, out)).await?;
+        self.send_upstream(|out| frontend::query(command, out)).await;
         let mut answer = Ok(Vec::new());
         loop {
             let message = self.upstream_message().await?;
@@ -41,14 +41,11 @@ impl Session {
     }
 
     /// Puts a message together and sends it upstream.
-    pub(crate) async fn send_upstream(
-        &mut self,
-        write: impl FnOnce(&mut Vec<u8>),
-    ) -> Result<(), SessionError> {
+    pub(crate) async fn send_upstream(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         let mut message = Vec::new();
         write(&mut message);
         self.to_upstream.queue(&message);
-        self.to_upstream.flush().await.map_err(|error| SessionError::Upstream(error.into()))
+        self.to_upstream.flush_up().await;
     }
 
     /// The upstream's next message.

@@ -83,7 +83,7 @@ impl Session {
     /// Whether the server would stream this, as far as it says so at once.
     async fn try_start(&mut self, start: &StartPhysical) -> Result<Tried, SessionError> {
         let command = Command::StartPhysical(start.clone()).to_text();
-        self.send_upstream(|out| query(&command, out)).await?;
+        self.send_upstream(|out| query(&command, out)).await;
         let mut error = None;
         let mut streams = false;
         loop {
@@ -99,7 +99,7 @@ impl Session {
                 backend::COPY_DATA => return self.stop_trying().await,
                 backend::ERROR => error = Some(parse_error_response(message.payload())),
                 // The end of a timeline that has ended, when there was little left of it.
-                backend::COPY_DONE => self.send_upstream(copy_done).await?,
+                backend::COPY_DONE => self.send_upstream(copy_done).await,
                 backend::READY => {
                     let nothing = if streams { Tried::Streams } else { Tried::Nothing };
                     return Ok(error.map_or(nothing, Tried::Refused));

@@ -188,7 +188,7 @@ impl Session {
                     Ok(start) if filtered => self.start_filtered(start).await,
                     Ok(start) => {
                         let command = Command::StartPhysical(start).to_text();
-                        self.send_upstream(|out| query(&command, out)).await?;
+                        self.send_upstream(|out| query(&command, out)).await;
                         self.until_ready().await
                     }
                 }

@@ -5,19 +5,21 @@
 
 use std::net::IpAddr;
 
-use config::{Auth, Configuration, Users};
+use config::{Auth, Configuration, Verifiers};
 use pgnet::{Inbound, Secured};
 use pgproto::SqlState;
 use pgproto::backend::Report;
 use pgproto::frame::{self, backend, frontend, limit};
 use pgproto::sasl::{self, Initial};
 use pgproto::startup::{self, Startup};
-use scram::{Exchange, Proof};
+use scram::{Exchange, Proof, Verifier};
 use tasks::CancellationToken;
 use tokio::time::Instant;
 
+use super::login::left;
 use super::{Outbound, SessionError, part, shown};
 use crate::service::Context;
+use crate::verifiers;
 
 /// `AUTH_REQ_SASL_CONT` and `AUTH_REQ_SASL_FIN` (`protocol.h`).
 const SASL_CONTINUE: u32 = 11;
@@ -41,11 +43,22 @@ impl Gate<'_> {
         deadline: Instant,
         stop: &CancellationToken,
     ) -> Result<String, SessionError> {
-        let passed = tokio::select! {
-            passed = tokio::time::timeout_at(deadline, self.pass()) => {
-                passed.unwrap_or(Err(SessionError::ClientSlow { what: "log in" }))
-            }
+        let began = Instant::now();
+        let found = tokio::select! {
+            found = verifier(self.context, self.configuration, self.startup, self.address) => found,
+            () = left(self.from_client) => return Err(SessionError::ClientLeft),
             () = stop.cancelled() => Err(SessionError::Stopping),
+        };
+        // Not the client's fault: it may have been held until there was an upstream to ask.
+        let deadline = deadline + began.elapsed();
+        let passed = match found {
+            Err(error) => Err(error),
+            Ok(verifier) => tokio::select! {
+                passed = tokio::time::timeout_at(deadline, self.pass(verifier)) => {
+                    passed.unwrap_or(Err(SessionError::ClientSlow { what: "log in" }))
+                }
+                () = stop.cancelled() => Err(SessionError::Stopping),
+            },
         };
         if let Err(error) = passed {
             part(self.from_client, self.to_client, &error).await;
@@ -55,7 +68,7 @@ impl Gate<'_> {
         Ok(user.unwrap_or_else(|| shown(self.startup.user())))
     }
 
-    async fn pass(&mut self) -> Result<(), SessionError> {
+    async fn pass(&mut self, verifier: Option<(Verifier, bool)>) -> Result<(), SessionError> {
         let name = &self.configuration.name;
         match &self.configuration.auth {
             Auth::Passthrough => Ok(()),
@@ -92,9 +105,12 @@ impl Gate<'_> {
                 );
                 Err(self.fail(&report).await)
             }
-            Auth::Scram(users) => {
+            Auth::Scram(_) => {
                 self.negotiate().await?;
-                self.scram(users).await
+                match verifier {
+                    Some((verifier, is_known)) => self.scram(verifier, is_known).await,
+                    None => Err(self.broken("no verifiers can be had").await),
+                }
             }
         }
     }
@@ -118,10 +134,7 @@ impl Gate<'_> {
         self.to_client.send(&message).await
     }
 
-    async fn scram(&mut self, users: &Users) -> Result<(), SessionError> {
-        let pause = self.context.counters.failed_logins.pause(self.address);
-        tokio::time::sleep(pause).await;
-        let (verifier, is_known) = users.verifier(self.startup.user());
+    async fn scram(&mut self, verifier: Verifier, is_known: bool) -> Result<(), SessionError> {
         let end_point = self.secured.and_then(|_| self.context.config.tls.as_ref()?.end_point());
         let mut exchange = Exchange::new(verifier, is_known, end_point.map(|it| it.to_vec()));
         let mut offer = Vec::new();
@@ -181,4 +194,26 @@ impl Gate<'_> {
         tokio::time::sleep(pause).await;
         self.to_client.refuse(report).await
     }
+}
+
+/// What the user's password is checked by, and whether there is such a user; nothing where no
+/// password is asked for.
+async fn verifier(
+    context: &Context,
+    configuration: &Configuration,
+    startup: &Startup,
+    address: Option<IpAddr>,
+) -> Result<Option<(Verifier, bool)>, SessionError> {
+    let Auth::Scram(verifiers) = &configuration.auth else { return Ok(None) };
+    // Before anything is asked of the upstream.
+    tokio::time::sleep(context.counters.failed_logins.pause(address)).await;
+    let user = startup.user();
+    Ok(match (verifiers, context.secret) {
+        (Verifiers::File(users), _) => Some(users.verifier(user)),
+        (Verifiers::Query(query), Some(secret)) => {
+            Some(verifiers::ask(&context.upstream, query, user, secret).await?)
+        }
+        // There is a secret wherever there is a query; without one nobody comes in.
+        (Verifiers::Query(_), None) => None,
+    })
 }

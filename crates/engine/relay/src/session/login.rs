@@ -23,6 +23,9 @@ use crate::clients::Client;
 use crate::service::Context;
 use crate::upstream::Place;
 
+/// Class 28 of SQLSTATE, "Invalid Authorization Specification".
+const AUTHORIZATION_CLASS: &str = "28";
+
 /// A login that is under way.
 pub(super) struct Login<'a> {
     pub(super) startup: &'a Startup,
@@ -52,6 +55,8 @@ struct Parts {
     major: Major,
     /// Messages that the server waits for.
     answers_wanted: u32,
+    /// Why the server refused the client, as it said it.
+    refused: Option<Message>,
 }
 
 impl Login<'_> {
@@ -104,6 +109,7 @@ impl Login<'_> {
             binding: Binding::default(),
             major: Major::V12,
             answers_wanted: 0,
+            refused: None,
         };
         let passed = tokio::select! {
             passed = tokio::time::timeout_at(deadline, parts.exchange(self.startup, self.context)) => {
@@ -114,7 +120,10 @@ impl Login<'_> {
         };
         match passed {
             Ok(true) => Ok(LoggedIn(Some(parts))),
-            Ok(false) => Ok(LoggedIn(None)),
+            Ok(false) => {
+                parts.tell_refusal(self.context, self.client).await;
+                Ok(LoggedIn(None))
+            }
             Err(error) => {
                 part(&mut parts.from_client, &mut parts.to_client, &error).await;
                 Err(error)
@@ -124,7 +133,7 @@ impl Login<'_> {
 }
 
 /// Ready when a client that waits for the upstream hangs up.
-async fn left(from_client: &mut Inbound) {
+pub(super) async fn left(from_client: &mut Inbound) {
     // It may have sent its first command already; more than that is not read here.
     while from_client.buffered().is_empty() {
         if !from_client.fill().await.is_ok_and(|bytes| bytes > 0) {
@@ -170,7 +179,10 @@ impl Parts {
                             }
                         }
                         from_server::READY => return self.is_in(&version, &message).await,
-                        from_server::ERROR => return self.is_refused(&message).await,
+                        from_server::ERROR => {
+                            self.is_refused(message)?;
+                            return Ok(false);
+                        }
                         _ => {}
                     }
                     self.to_client.send(&message.raw).await?;
@@ -260,15 +272,31 @@ impl Parts {
         }
     }
 
-    async fn is_refused(&mut self, message: &Message) -> Result<bool, SessionError> {
+    fn is_refused(&mut self, message: Message) -> Result<(), SessionError> {
         let reason = backend::parse_error_response(message.payload());
         if self.own.is_some() {
             let (sqlstate, reason) = (reason.sqlstate, reason.message);
             return Err(OwnLoginError::Refused { reason, sqlstate }.into());
         }
         info!(sqlstate = reason.sqlstate, reason = reason.message, "the server refused the login",);
+        self.refused = Some(message);
+        Ok(())
+    }
+
+    /// Passes the server's refusal on: when it was about a password or the like, after a pause
+    /// that grows with their number.
+    async fn tell_refusal(&mut self, context: &Context, client: &Client) {
+        let Some(message) = &self.refused else { return };
+        let reason = backend::parse_error_response(message.payload());
+        if reason.sqlstate.starts_with(AUTHORIZATION_CLASS) {
+            let address = client.who().and_then(|who| who.source);
+            let pause = context.counters.failed_logins.note(address);
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = client.stop.cancelled() => {}
+            }
+        }
         self.to_client.farewell(&message.raw).await;
-        Ok(false)
     }
 
     /// Whose fault it is that the time is up.

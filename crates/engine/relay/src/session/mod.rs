@@ -35,12 +35,13 @@ use crate::counters::Refusal;
 use crate::service::{Context, Current};
 use crate::stream::StreamError;
 use crate::upstream::{NoHost, Place, Unfit, UpstreamError};
+use crate::verifiers::VerifierError;
 
 use gate::Gate;
 use greeting::Door;
 
 pub(crate) use outbound::Outbound;
-pub(crate) use reply::{STREAM_BUFFER_BYTES, pass_up};
+pub(crate) use reply::pass_up;
 
 /// How long a client that is turned away may take to hang up.
 const TURN_AWAY_TIMEOUT: Duration = Duration::from_secs(1);
@@ -94,6 +95,9 @@ pub(crate) enum SessionError {
     /// The relay cannot log in for a client that it has let in.
     #[error(transparent)]
     OwnLogin(#[from] own_login::OwnLoginError),
+    /// Nobody can be let in: what passwords are checked by cannot be had.
+    #[error(transparent)]
+    Verifier(#[from] VerifierError),
     /// The upstream closed the connection.
     #[error("the upstream closed the connection")]
     UpstreamLeft,
@@ -184,6 +188,9 @@ async fn serve_inside(accepted: Accepted, current: &Current, client: &Arc<Client
         }
         Err(error @ (SessionError::Dial(_) | SessionError::NoHost(_))) => {
             error!(code = %Code::NoUpstream, %error, "the session ended");
+        }
+        Err(SessionError::Verifier(error)) => {
+            error!(code = %Code::NoVerifiers, %error, "the session ended");
         }
         Err(SessionError::Stream(error)) => {
             error!(code = %Code::StreamBroken, %error, "the session ended");

@@ -55,6 +55,16 @@ impl Outbound {
         self.half.flush().await
     }
 
+    /// As [`Self::flush`], towards a server that is about to be read from: one that takes nothing
+    /// more may have said why before it left, and the reading ends too. Gives whether it took all.
+    pub(crate) async fn flush_up(&mut self) -> bool {
+        let flushed = self.flush().await;
+        if let Err(error) = &flushed {
+            tracing::debug!(%error, "the upstream takes nothing more");
+        }
+        flushed.is_ok()
+    }
+
     /// Writes from a buffer of the caller's, behind what is in line; `ends_message` tells
     /// whether the bytes end with a message.
     ///

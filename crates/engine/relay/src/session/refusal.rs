@@ -110,6 +110,13 @@ pub(super) fn last_words(error: &SessionError) -> Option<Report> {
         SessionError::OwnLogin(_) => {
             upstream(SqlState::CONNECTION_FAILURE, "it cannot log in to the upstream server")
         }
+        SessionError::Verifier(_) => {
+            let message = "pgherd relay: passwords cannot be checked now";
+            Report::fatal(SqlState::UNABLE_TO_CONNECT, message).with_hint(
+                "The relay's log has the reason; check users_query and upstream.catalog in its \
+                 configuration.",
+            )
+        }
         SessionError::UpstreamSilent => {
             upstream(SqlState::CONNECTION_FAILURE, "the upstream server does not answer the login")
         }

@@ -8,14 +8,9 @@ use pgproto::frame::{FrameError, Header, backend, frontend, limit};
 
 use super::{Outbound, Session, SessionError};
 use crate::clients::{Activity, Client};
+use crate::room::{Room, SMALL_BYTES};
 use pgnet::{Inbound, ReadError};
 use pgtypes::Lsn;
-use tracing::debug;
-
-/// Room for two full messages of a stream (`MAX_SEND_SIZE`, walsender.c): fewer calls of the
-/// system cost less than the memory. Exactly two, so that a read of a stream that is behind
-/// ends where a message does, and a filter has no half message to keep.
-pub(crate) const STREAM_BUFFER_BYTES: usize = 2 * (Header::BYTES + XLogData::BYTES + (128 << 10));
 
 /// Longest message of a client beside a stream: a piece of an uploaded manifest.
 const CLIENT_BYTES_MAX: usize = 1 << 20;
@@ -23,12 +18,11 @@ const CLIENT_BYTES_MAX: usize = 1 << 20;
 impl Session {
     /// Sends what is in line upstream, then passes everything on until the server is ready.
     pub(crate) async fn until_ready(&mut self) -> Result<(), SessionError> {
-        let Self { client, from_client, to_client, from_upstream, to_upstream, .. } = self;
-        let sent = to_upstream.flush().await;
-        sent.map_err(|error| SessionError::Upstream(error.into()))?;
+        let Self { context, client, from_client, to_client, from_upstream, to_upstream, .. } = self;
+        to_upstream.flush_up().await;
         let mut is_done = false;
         tokio::select! {
-            down = pass_down(from_upstream, to_client, client) => down,
+            down = pass_down(from_upstream, to_client, client, context.rooms.enter()) => down,
             up = pass_up(from_client, to_upstream, client, &mut is_done) => up,
             () = self.stop.cancelled() => Err(SessionError::Stopping),
         }
@@ -40,8 +34,9 @@ async fn pass_down(
     from_upstream: &mut Inbound,
     to_client: &mut Outbound,
     client: &Client,
+    mut room: Room,
 ) -> Result<(), SessionError> {
-    let mut buffer = vec![0; STREAM_BUFFER_BYTES];
+    let mut buffer = vec![0; SMALL_BYTES];
     let is_stream = client.progress().activity == Activity::Streaming;
     let mut frames = Frames { is_stream, ..Frames::default() };
     loop {
@@ -70,6 +65,10 @@ async fn pass_down(
             from_upstream.unread(later);
             return Ok(());
         }
+        let wanted = room.after(bytes, buffer.len());
+        if wanted != buffer.len() {
+            buffer = vec![0; wanted];
+        }
     }
 }
 
@@ -82,9 +81,7 @@ pub(crate) async fn pass_up(
     is_done: &mut bool,
 ) -> Result<(), SessionError> {
     loop {
-        if let Err(error) = to_upstream.flush().await {
-            // What the server said before it left has still to be read, and the reading ends too.
-            debug!(%error, "the upstream takes nothing more");
+        if !to_upstream.flush_up().await {
             return std::future::pending().await;
         }
         let message = from_client.message(CLIENT_BYTES_MAX).await;

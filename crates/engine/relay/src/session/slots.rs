@@ -45,8 +45,7 @@ impl Session {
     /// The server's answer to what is in line, and whether it has done what it was told.
     async fn whole_answer(&mut self) -> Result<(Vec<u8>, bool), SessionError> {
         let Self { client, from_client, from_upstream, to_upstream, stop, .. } = self;
-        let sent = to_upstream.flush().await;
-        sent.map_err(|error| SessionError::Upstream(error.into()))?;
+        to_upstream.flush_up().await;
         let mut is_over = false;
         let answer = async {
             let (mut answer, mut is_done) = (Vec::new(), true);

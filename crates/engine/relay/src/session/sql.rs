@@ -15,14 +15,21 @@ impl Session {
     /// Passes everything on until one side leaves, the upstream moves, or the relay stops.
     pub(super) async fn sql(mut self) -> Result<(), SessionError> {
         self.client.does(Activity::Command);
-        let Self { from_client, to_client, from_upstream, to_upstream, stop, place, .. } =
-            &mut self;
+        let Self {
+            client, from_client, to_client, from_upstream, to_upstream, stop, place, ..
+        } = &mut self;
+        let down = |bytes| {
+            client.count(|tally| {
+                tally.received_bytes.add(bytes);
+                tally.sent_bytes.add(bytes);
+            });
+        };
         tokio::select! {
             // What the server says last is passed on before its end is noticed.
-            down = pass(from_upstream, to_client) => {
+            down = pass(from_upstream, to_client, down) => {
                 down.map_err(|error| SessionError::Upstream(error.into()))
             }
-            up = pass(from_client, to_upstream) => {
+            up = pass(from_client, to_upstream, |_bytes| {}) => {
                 up.map_err(|error| SessionError::Client(error.into()))
             }
             () = place.moved.cancelled() => Err(SessionError::Moved),
@@ -32,7 +39,7 @@ impl Session {
 }
 
 /// Until the sender has closed its side.
-async fn pass(from: &mut Inbound, to: &mut Outbound) -> std::io::Result<()> {
+async fn pass(from: &mut Inbound, to: &mut Outbound, passed: impl Fn(u64)) -> std::io::Result<()> {
     let mut buffer = vec![0; STEP_BYTES];
     loop {
         let bytes = from.read_some(&mut buffer).await?;
@@ -41,5 +48,6 @@ async fn pass(from: &mut Inbound, to: &mut Outbound) -> std::io::Result<()> {
             return Ok(());
         }
         to.write_through(arrived, true).await?;
+        passed(bytes as u64);
     }
 }

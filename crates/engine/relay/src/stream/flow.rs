@@ -35,7 +35,7 @@ const TELL_INTERVAL: Duration = Duration::from_secs(600);
 /// What is known of a stream beyond its bytes.
 pub(crate) struct Course {
     pub(super) context: Arc<Context>,
-    pub(super) client: Arc<Client>,
+    pub(crate) client: Arc<Client>,
     pub(crate) configuration: String,
     pub(crate) ledger: Arc<Mutex<Ledger>>,
     pub(crate) catalog: Catalog,
@@ -112,8 +112,11 @@ impl Flow {
         to_client: &mut Outbound,
     ) -> Result<Ended, SessionError> {
         let mut window = Window::new();
+        let mut room = self.course.context.rooms.enter();
         loop {
-            let bytes = from_upstream.read_some(window.space()).await;
+            let space = window.space();
+            let space_bytes = space.len();
+            let bytes = from_upstream.read_some(space).await;
             let bytes = bytes.map_err(|error| SessionError::Upstream(error.into()))?;
             if bytes == 0 {
                 return Err(SessionError::UpstreamLeft);
@@ -132,6 +135,7 @@ impl Flow {
                 from_upstream.unread(window.rest());
                 return Ok(ended);
             }
+            window.resize(room.after(bytes, space_bytes));
         }
     }
 
@@ -358,13 +362,16 @@ impl Flow {
 
     /// Takes a new table when the ledger has learned something.
     pub(super) fn refresh(&mut self) {
-        self.table = lock(&self.course.ledger).table(&self.course.history);
+        let table = lock(&self.course.ledger).table(&self.course.history);
+        table.count_on(&self.table);
+        self.table = table;
     }
 
     /// What the rewriter did so far was not for the client: it is not counted.
     pub(super) fn forget_counts(&mut self) {
         self.counted = self.rewriter.stats();
         self.before = self.counted;
+        self.table.take_judged(|_database, _replaced, _records| {});
     }
 
     fn count(&mut self) {
@@ -376,6 +383,10 @@ impl Flow {
             tally.replaced_bytes.add(now.replaced_bytes - before.replaced_bytes);
         });
         self.counted = now;
+        let client = &self.course.client;
+        self.table.take_judged(|database, replaced, records| {
+            client.count_for_all(|tally| tally.databases.add(database, replaced, records));
+        });
     }
 
     /// Tells how far the stream is and what was done to it.

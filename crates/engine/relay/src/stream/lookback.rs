@@ -78,7 +78,7 @@ impl Session {
         }
         flow.forget_counts();
         let command = Command::StartPhysical(start.clone()).to_text();
-        self.send_upstream(|out| frontend::query(&command, out)).await?;
+        self.send_upstream(|out| frontend::query(&command, out)).await;
         match self.upstream_message().await? {
             message if message.tag == backend::COPY_BOTH => Ok(()),
             message => {
@@ -123,7 +123,7 @@ impl Session {
                     buffer.extend_from_slice(bytes.get(..wanted).unwrap_or_default());
                 }
                 Ok(ServerMessage::Keepalive(keepalive)) if keepalive.reply_requested => {
-                    self.sign_of_life().await?;
+                    self.sign_of_life().await;
                 }
                 _ => {}
             }
@@ -178,7 +178,7 @@ impl Session {
     ) -> Result<Option<String>, SessionError> {
         let start = StartPhysical { slot: None, start, timeline: Some(timeline) };
         let command = Command::StartPhysical(start).to_text();
-        self.send_upstream(|out| frontend::query(&command, out)).await?;
+        self.send_upstream(|out| frontend::query(&command, out)).await;
         let mut reason = None;
         loop {
             let message = self.upstream_message().await?;
@@ -214,7 +214,7 @@ impl Session {
         &mut self,
         remaining: usize,
     ) -> Result<Option<Message>, SessionError> {
-        self.send_upstream(frontend::copy_done).await?;
+        self.send_upstream(frontend::copy_done).await;
         let mut remaining = remaining;
         while remaining > 0 {
             let here = remaining.min(self.from_upstream.buffered().len());
@@ -237,7 +237,7 @@ impl Session {
     }
 
     /// Answers the upstream for the relay itself; confirms nothing.
-    async fn sign_of_life(&mut self) -> Result<(), SessionError> {
+    async fn sign_of_life(&mut self) {
         let nothing = Lsn::INVALID;
         let status = StandbyStatus {
             write: nothing,
@@ -246,7 +246,7 @@ impl Session {
             sent_at_micros: 0,
             reply_requested: false,
         };
-        self.send_upstream(|out| write(backend::COPY_DATA, &status.to_bytes(), out)).await
+        self.send_upstream(|out| write(backend::COPY_DATA, &status.to_bytes(), out)).await;
     }
 }
 

@@ -43,7 +43,7 @@ impl Session {
             return Ok(());
         }
         let command = Command::StartPhysical(aligned.clone()).to_text();
-        self.send_upstream(|out| pgproto::frontend::query(&command, out)).await?;
+        self.send_upstream(|out| pgproto::frontend::query(&command, out)).await;
         loop {
             let message = self.upstream_message().await?;
             self.to_client.send(&message.raw).await?;
@@ -115,7 +115,7 @@ impl Session {
                     self.look_back(flow, layout, start, at, rem_len).await?;
                     if client_is_done {
                         // The upstream took it for the end of the stream that was stopped.
-                        self.send_upstream(pgproto::frontend::copy_done).await?;
+                        self.send_upstream(pgproto::frontend::copy_done).await;
                     }
                 }
                 Ended::LookBack { at, rem_len } => {
@@ -130,7 +130,7 @@ impl Session {
     /// Whether the server would stream from exactly here; if not, the client got its answer.
     async fn probe(&mut self, start: StartPhysical) -> Result<bool, SessionError> {
         let command = Command::StartPhysical(start).to_text();
-        self.send_upstream(|out| pgproto::frontend::query(&command, out)).await?;
+        self.send_upstream(|out| pgproto::frontend::query(&command, out)).await;
         let message = self.upstream_message().await?;
         if message.tag == backend::COPY_BOTH {
             // A position ahead of the server, or WAL that is gone, is reported only now.

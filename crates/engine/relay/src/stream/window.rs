@@ -19,7 +19,7 @@ use pgproto::frame::{Header, backend};
 use pgtypes::Lsn;
 use wal::HELD_BYTES_MAX;
 
-use crate::session::STREAM_BUFFER_BYTES;
+use crate::room::SMALL_BYTES;
 
 /// Length of all that stands before the WAL in a message.
 pub(super) const HEAD_BYTES: usize = Header::BYTES + XLogData::BYTES;
@@ -40,8 +40,18 @@ pub(super) struct Window {
 
 impl Window {
     pub(super) fn new() -> Self {
-        let buffer = vec![0; ROOM_BYTES + STREAM_BUFFER_BYTES];
+        let buffer = vec![0; ROOM_BYTES + SMALL_BYTES];
         Self { buffer, at: ROOM_BYTES, end: ROOM_BYTES, ready: 0..0 }
+    }
+
+    /// Has room for so many bytes that are read, if what was not looked at yet fits as well.
+    /// To be called when everything that is ready has been written.
+    pub(super) fn resize(&mut self, bytes: usize) {
+        if self.buffer.len() != ROOM_BYTES + bytes && self.rest().len() < bytes {
+            self.space();
+            self.buffer.resize(ROOM_BYTES + bytes, 0);
+            self.buffer.shrink_to_fit();
+        }
     }
 
     /// Where to read to. What was not looked at yet moves to the front; everything that is

@@ -178,6 +178,21 @@ impl Upstream {
         catalog_of(&self.settings, &place.endpoint, user)
     }
 
+    /// How the catalogs are read before a client is in, in the relay's own name; waits for a
+    /// host that fits.
+    pub(crate) async fn own_catalog(&self) -> Result<Catalog, NoHost> {
+        // The configuration is refused without one of the two users.
+        let user = self.settings.user.as_deref().unwrap_or_default();
+        let endpoint = match &self.settings.moving {
+            None => self.first(),
+            Some(moving) => {
+                self.look_as(user);
+                self.place(moving, Instant::now() + moving.failover_wait).await?.endpoint
+            }
+        };
+        Ok(catalog_of(&self.settings, &endpoint, user))
+    }
+
     /// What can be told of the upstream now.
     pub(crate) fn status(&self) -> UpstreamStatus {
         let mut status = self.board().status(&self.hosts);

@@ -19,7 +19,7 @@ use crate::Layout;
 use crate::block::{REF_BYTES_MAX, REFS_MAX, Survey};
 use crate::error::WalError;
 use crate::event::{Event, Fed, Outcome};
-use crate::judge::Judge;
+use crate::judge::{Judge, Place};
 use crate::noop::{Blank, KEPT_BYTES_MAX, PREFIX_BYTES_MAX, Prefix};
 use crate::page::{LONG_HEADER_BYTES, PAGE, PAGE_BYTES, Pages};
 use crate::record::HEADER_BYTES;
@@ -68,6 +68,8 @@ pub struct Rewriter {
     /// The last segment start that was announced.
     announced: Lsn,
     survey: Survey,
+    /// What the record at the position is about: the first place of a database.
+    subject: Option<Place>,
     /// Headers of a record that go over a page border, without the page header.
     gathered: Vec<u8>,
     /// The record whose content is learned, so far.
@@ -144,6 +146,7 @@ impl Rewriter {
             pending: None,
             announced: Lsn::INVALID,
             survey: Survey::new(),
+            subject: None,
             gathered: Vec::new(),
             captured: Vec::new(),
             blank: Blank::new(),

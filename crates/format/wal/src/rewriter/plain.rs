@@ -41,7 +41,8 @@ impl Rewriter {
             let total = header.total_bytes as usize;
             let (true, Some(whole)) = (ordinary, record.get_mut(..total)) else { break };
             let at = base + moved as u64;
-            match judge.place(locator.place, at) {
+            let verdict = judge.place(locator.place, at);
+            match verdict {
                 Verdict::Unknown => break,
                 Verdict::Pass => passed += 1,
                 Verdict::Replace => {
@@ -52,6 +53,7 @@ impl Rewriter {
                     replaced_bytes += u64::from(header.total_bytes);
                 }
             }
+            judge.judged(locator.place, verdict);
             before = Some(prev);
             prev = at;
             moved = (moved + total).next_multiple_of(ALIGN);

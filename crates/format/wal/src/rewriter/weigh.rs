@@ -43,6 +43,7 @@ impl Rewriter {
         judge: &impl Judge,
     ) -> Result<Weighed, WalError> {
         self.check(header)?;
+        self.subject = None;
         let weighed = if rules::is_cluster_wide(header.rmid, header.info) {
             if header.rmid == rmid::XLOG && header.info & RMGR_INFO_MASK == XLOG_SWITCH {
                 self.switch(header)?
@@ -53,15 +54,20 @@ impl Rewriter {
             let seen = seen.get(..header.total_bytes as usize).unwrap_or(seen);
             self.weigh(header, seen, judge)?
         };
-        match weighed {
+        let verdict = match weighed {
             Weighed::Short | Weighed::Told => return Ok(weighed),
             Weighed::Replace => {
                 self.stats.records_replaced += 1;
                 self.stats.replaced_bytes += u64::from(header.total_bytes);
+                Verdict::Replace
             }
             Weighed::Pass | Weighed::Learn(_) | Weighed::Switch => {
                 self.stats.records_passed += 1;
+                Verdict::Pass
             }
+        };
+        if let Some(place) = self.subject {
+            judge.judged(place, verdict);
         }
         self.before = self.prev;
         self.prev = Some(self.at);
@@ -223,6 +229,9 @@ impl Rewriter {
             return Ok(Verdict::Pass);
         }
         let verdict = judge.place(place, self.at);
+        if place.database != Oid::INVALID {
+            self.subject.get_or_insert(place);
+        }
         if verdict == Verdict::Unknown
             && !self.tell(number, Event::Unknown { at: self.at, xid: header.xid, place })
         {

@@ -161,11 +161,13 @@ function showDatabases() {
   for (const thing of things) {
     for (const it of thing.decisions) {
       const since = it.since ? it.since.lsn + ", timeline " + it.since.timeline : "always";
-      const cells = [thing.name, thing.kind, String(thing.oid), it.configuration, it.decision, it.why, since];
+      const records = (number) => number === null ? "–" : count(number);
+      const cells = [thing.name, thing.kind, String(thing.oid), it.configuration, it.decision,
+        records(it.records_passed), records(it.records_replaced), it.why, since];
       if (wanted && !cells.join(" ").toLowerCase().includes(wanted)) continue;
       const row = element("tr");
       cells.forEach((text, place) => {
-        const kind = place === 2 ? "number" : place === 4 ? (text === "included" ? "good" : "warn") : "";
+        const kind = [2, 5, 6].includes(place) ? "number" : place === 4 ? (text === "included" ? "good" : "warn") : "";
         row.append(element("td", text, kind));
       });
       rows.push(row);
@@ -174,7 +176,7 @@ function showDatabases() {
   }
   const none = element("tr");
   none.append(element("td", wanted ? "Nothing of that name." : "Nothing was decided yet."));
-  none.firstChild.colSpan = 7;
+  none.firstChild.colSpan = 9;
   at("databases").replaceChildren(...(rows.length ? rows : [none]));
 }
 
