@@ -125,7 +125,7 @@ pub(crate) fn about_one(world: &mut World, dice: &mut Dice) -> Result<()> {
 pub(crate) fn bad_file(world: &mut World, dice: &mut Dice) -> Result<()> {
     let before = world.settle()?;
     let (more, part) = match dice.below(4) {
-        0 => ("strcit: true\n", "unknown key \"strcit\""),
+        0 => ("strcit: true\n", "strcit"),
         1 => ("- berlin: {}\n", "berlin"),
         2 => ("- x: {match: {source: 300.0.0.1}}\n", "300.0.0.1"),
         _ => ("- y: {auth: scram}\n", "users_file"),
