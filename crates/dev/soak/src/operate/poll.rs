@@ -21,6 +21,8 @@ pub(crate) struct Sample {
     pub(crate) pid: u32,
     pub(crate) rss_kb: u64,
     pub(crate) peak_kb: u64,
+    /// Without the pages of the program's file.
+    pub(crate) own_peak_kb: u64,
     pub(crate) files: u64,
     /// The most clients that were seen in this process.
     pub(crate) clients: u64,
@@ -162,7 +164,8 @@ impl Shared {
         };
         let files = u64::try_from(fs::read_dir(format!("/proc/{pid}/fd"))?.count())?;
         let (rss_kb, peak_kb) = (kb("VmRSS:")?, kb("VmHWM:")?);
-        let sample = Sample { pid, rss_kb, peak_kb, files, clients };
+        let own_peak_kb = peak_kb.saturating_sub(kb("RssFile:")?);
+        let sample = Sample { pid, rss_kb, peak_kb, own_peak_kb, files, clients };
         self.samples.lock().unwrap_or_else(PoisonError::into_inner).push(sample);
         Ok(())
     }
