@@ -10,6 +10,7 @@
 mod backup;
 mod catchup;
 mod commit;
+mod login;
 mod memory;
 mod pump;
 mod receiver;
@@ -59,6 +60,8 @@ enum Part {
     Memory,
     /// Base backups.
     Backup,
+    /// Whether the time of a login tells who exists.
+    Login,
 }
 
 #[derive(Debug, Subcommand)]
@@ -144,6 +147,9 @@ fn run(cli: Cli) -> Result<()> {
     }
     if wanted(Part::Backup) {
         backup::measure(&bench, &mut report).context("base backups")?;
+    }
+    if wanted(Part::Login) {
+        login::measure(&bench, &mut report).context("logins")?;
     }
     report.finish()
 }

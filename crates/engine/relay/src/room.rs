@@ -57,7 +57,7 @@ impl Room {
         } else if self.large.is_some() {
             self.short_reads += 1;
         }
-        if self.large.is_none() && read == space {
+        if self.large.is_none() && read >= space {
             self.large = Arc::clone(&self.rooms.0).try_acquire_owned().ok();
         } else if self.short_reads > SHORT_READS_MAX {
             self.short_reads = 0;

@@ -9,6 +9,7 @@ mod clone_command;
 mod clone_report;
 #[cfg(test)]
 mod man;
+mod open_files;
 mod relay_client;
 mod relay_command;
 mod reloader;

@@ -7,6 +7,8 @@ use config::Overrides;
 use relay::Handle;
 use tracing::error;
 
+use crate::open_files;
+
 /// What a new configuration is read from, and the relay that takes it.
 pub(crate) struct Reloader {
     pub(crate) config: Option<PathBuf>,
@@ -45,6 +47,10 @@ impl Reloader {
         // One line for each, with its place; the lines of the file stay out of the log.
         let options = loaded
             .map_err(|bad| bad.to_string().lines().map(ToOwned::to_owned).collect::<Vec<_>>())?;
-        self.relay.reload(options).await.map_err(|error| vec![error.to_string()])
+        let max_connections = options.limits.max_connections;
+        let reloaded = self.relay.reload(options).await;
+        let reloaded = reloaded.map_err(|error| vec![error.to_string()])?;
+        open_files::suffice_for(max_connections);
+        Ok(reloaded)
     }
 }

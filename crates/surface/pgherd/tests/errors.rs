@@ -159,3 +159,39 @@ fn the_last_words_of_a_command_have_their_code() -> Result<()> {
     }
     Ok(())
 }
+
+/// As systemd starts a service: every line tells its priority, and leaves the time to the journal.
+/// A stream that is not the journal's gets neither.
+#[test]
+fn the_journal_is_told_the_priority_of_each_line() -> Result<()> {
+    use std::os::unix::fs::MetadataExt as _;
+    let taken = std::net::TcpListener::bind("127.0.0.1:0")?;
+    let folder = tempfile::tempdir()?;
+    let config = folder.path().join("relay.yaml");
+    let (port, state) = (taken.local_addr()?.port(), folder.path().display());
+    fs::write(
+        &config,
+        format!("listen: [\"127.0.0.1:{port}\"]\nupstream: {{}}\nstate_dir: {state}\n"),
+    )?;
+    let printed = |to_journal: bool| -> Result<String> {
+        let path = folder.path().join("stderr");
+        let stderr = fs::File::create(&path)?;
+        let about = stderr.metadata()?;
+        let inode = if to_journal { about.ino() } else { about.ino() + 1 };
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pgherd"));
+        command
+            .args(["relay", "-c"])
+            .arg(&config)
+            .env("JOURNAL_STREAM", format!("{}:{inode}", about.dev()));
+        ensure!(!command.stderr(stderr).status()?.success(), "the port is taken");
+        Ok(fs::read_to_string(path)?)
+    };
+    let journal = printed(true)?;
+    let line = journal.lines().find(|line| line.contains("PGH0003"));
+    let line = line.with_context(|| format!("no such line: {journal}"))?;
+    ensure!(line.starts_with("<3>ERROR "), "{line}");
+    ensure!(journal.lines().all(|line| line.starts_with('<')), "{journal}");
+    let other = printed(false)?;
+    ensure!(other.starts_with("20") && other.contains("ERROR"), "{other}");
+    Ok(())
+}

@@ -1,4 +1,4 @@
-//! The cap on connections, many that are idle, and many one after the other (scenario 26).
+//! The cap on connections, and many that are idle (scenario 26).
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -109,49 +109,5 @@ fn the_server_is_asked_for_as_many_places_as_clients_log_in() -> Result<()> {
     let senders = "select count(*) from pg_stat_activity where backend_type = 'walsender'";
     assert_eq!(primary.sql(senders)?, "40");
     drop(clients);
-    primary.wait_for(senders, "0", PATIENCE)
-}
-
-/// One of each kind that there is.
-fn come_and_go(relay: &Relay, number: u32) -> Result<()> {
-    let mut client = Client::connect(relay.port())?;
-    match number % 10 {
-        0..=3 => {}
-        4 => client.send(b"\0\0\0")?,
-        5 => {
-            client.send(&SSL_REQUEST)?;
-            client.byte()?;
-        }
-        6 => client.send(b"GET / HTTP/1.1\r\n\r\n")?,
-        7 => drop(client.start(&[("user", "postgres")])?.error("0A000")?),
-        8 => client.start(&REPLICATION)?.rows().map(drop)?,
-        _ => {
-            client.start(&REPLICATION)?.rows()?;
-            client.query("SHOW wal_segment_size")?.rows()?;
-            client.send_message(b'X', b"")?;
-        }
-    }
-    Ok(())
-}
-
-#[test]
-fn two_thousand_connects_leak_neither_memory_nor_files() -> Result<()> {
-    let primary = Cluster::builder(Major::V15).start()?;
-    let mut relay = Relay::start(binary(), primary.port(), "")?;
-    let files = relay.program()?.open_files()?;
-    for number in 0..200 {
-        come_and_go(&relay, number)?;
-    }
-    let before = relay.program()?.rss_kb()?;
-    for number in 0..2_000 {
-        come_and_go(&relay, number)?;
-    }
-    let program = relay.program()?;
-    wait_until("the relay to close what it had open", PATIENCE, || {
-        Ok((program.open_files()? <= files).then_some(()))
-    })?;
-    let after = program.rss_kb()?;
-    assert!(after < before + 2_000, "from {before} to {after} kB");
-    let senders = "select count(*) from pg_stat_activity where backend_type = 'walsender'";
     primary.wait_for(senders, "0", PATIENCE)
 }

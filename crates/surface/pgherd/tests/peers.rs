@@ -1,11 +1,14 @@
 //! Peers that are gone without a word, that stand still, and that read slower than WAL comes.
 
+mod host;
+
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use host::Host;
 use pgtypes::Lsn;
 use testkit::{
     Auth, Cluster, Link, Major, PASSWORD, PATIENCE, Port, Program, Relay, Standby, Traffic, run,
@@ -27,80 +30,6 @@ configurations:
 ";
 
 const SENDERS: &str = "select count(*) from pg_stat_activity where backend_type = 'walsender'";
-
-/// Another host: a network namespace at the end of a cable, with processes of its own.
-struct Host {
-    name: String,
-    cable: String,
-    /// The address of this host, as the other one sees it.
-    here: String,
-    /// The address of the other host.
-    there: String,
-    _port: Port,
-}
-
-fn ip(arguments: &str) -> Result<String> {
-    run(Command::new("ip").args(arguments.split(' ')))
-}
-
-impl Host {
-    /// `None` when we may not make one: it takes root.
-    fn new() -> Result<Option<Self>> {
-        if !Path::new("/usr/sbin/ip").exists() || ip("netns list").is_err() {
-            return Ok(None);
-        }
-        let port = Port::reserve()?;
-        let number = port.number();
-        let network = format!("10.213.{}", number >> 8);
-        let host = Self {
-            name: format!("pgherd{number}"),
-            cable: format!("pgh{number}"),
-            here: format!("{network}.{}", (number & 0xfc) | 1),
-            there: format!("{network}.{}", (number & 0xfc) | 2),
-            _port: port,
-        };
-        let Self { name, cable, here, there, .. } = &host;
-        if ip(&format!("netns add {name}")).is_err() {
-            return Ok(None);
-        }
-        ip(&format!("link add {cable} type veth peer name far netns {name}"))?;
-        ip(&format!("addr add {here}/30 dev {cable}"))?;
-        ip(&format!("link set {cable} up"))?;
-        ip(&format!("-n {name} addr add {there}/30 dev far"))?;
-        ip(&format!("-n {name} link set far up"))?;
-        ip(&format!("-n {name} link set lo up"))?;
-        Ok(Some(host))
-    }
-
-    /// A program on the other host.
-    fn program(&self, command: &Command) -> Command {
-        let mut there = Command::new("ip");
-        there.args(["netns", "exec", &self.name]).arg(command.get_program());
-        there.args(command.get_args());
-        for (name, value) in command.get_envs() {
-            value.map(|value| there.env(name, value));
-        }
-        there
-    }
-
-    /// From now on nothing arrives in either direction, and nobody is told: the frames go to a
-    /// card that does not exist.
-    fn vanish(&self) -> Result<()> {
-        let Self { name, cable, here, there, .. } = self;
-        let nowhere = "lladdr 02:00:00:00:00:99 nud permanent";
-        ip(&format!("neigh replace {there} dev {cable} {nowhere}"))?;
-        ip(&format!("-n {name} neigh replace {here} dev far {nowhere}"))?;
-        Ok(())
-    }
-}
-
-impl Drop for Host {
-    fn drop(&mut self) {
-        // Takes the cable with it.
-        ip(&format!("netns del {}", self.name)).ok();
-        ip(&format!("link del {}", self.cable)).ok();
-    }
-}
 
 /// A relay with a configuration of our own, on `host` or here.
 fn start_relay(host: Option<&Host>, folder: &Path, text: &str) -> Result<Program> {

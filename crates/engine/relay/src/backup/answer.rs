@@ -97,6 +97,8 @@ impl Answer {
         to_client: &mut Outbound,
     ) -> Result<(), SessionError> {
         let upstream = |error: std::io::Error| SessionError::Upstream(error.into());
+        let mut room = self.wal.rooms().enter();
+        let mut space = SMALL_BYTES;
         loop {
             match self.run(from_upstream.buffered()) {
                 Run::Keep(bytes) => {
@@ -120,8 +122,9 @@ impl Answer {
             let arrived = from_upstream.take(limit::STREAM)?;
             let Some(message) = arrived else {
                 self.send(to_client).await?;
-                let bytes = from_upstream.fill_up_to(SMALL_BYTES).await;
+                let bytes = from_upstream.fill_up_to(space).await;
                 let bytes = bytes.map_err(upstream)?;
+                space = room.after(bytes, space);
                 if bytes == 0 {
                     return Err(SessionError::UpstreamLeft);
                 }

@@ -12,6 +12,7 @@ use tracing::{debug, warn};
 use wal::{Entry, Event, Layout, Outcome, Rewriter, Span, SpanFate};
 
 use crate::clients::Client;
+use crate::room::Rooms;
 use crate::session::SessionError;
 use crate::stream::{Course, Flow, lock};
 
@@ -48,6 +49,11 @@ impl WalFiles {
     /// What the fates are taken from.
     pub(super) fn flow(&mut self) -> &mut Flow {
         &mut self.flow
+    }
+
+    /// Room for what is read of the backup.
+    pub(super) fn rooms(&self) -> &Rooms {
+        &self.flow.course.context.rooms
     }
 
     /// Who takes the backup.

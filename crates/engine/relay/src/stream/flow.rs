@@ -38,7 +38,7 @@ const TELL_INTERVAL: Duration = Duration::from_secs(600);
 
 /// What is known of a stream beyond its bytes.
 pub(crate) struct Course {
-    pub(super) context: Arc<Context>,
+    pub(crate) context: Arc<Context>,
     pub(crate) client: Arc<Client>,
     pub(crate) configuration: String,
     pub(crate) ledger: Arc<Mutex<Ledger>>,

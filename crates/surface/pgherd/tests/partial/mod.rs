@@ -98,7 +98,7 @@ impl Stage {
     }
 }
 
-fn fill(primary: &Cluster) -> Result<()> {
+pub(crate) fn fill(primary: &Cluster) -> Result<()> {
     primary.create_tablespace("fast")?;
     primary.create_tablespace("archive")?;
     for (database, word) in [("keep", "PUBLIC_"), ("drop1", SECRET)] {
