@@ -73,6 +73,12 @@ pub(crate) fn everything(world: &mut World) -> Result<String> {
 /// The standbys have what they are to have, and nothing else.
 fn contents(world: &World) -> Result<usize> {
     let mut tables = 0;
+    for database in &world.databases {
+        amcheck(&world.primary, &database.name).context("on the primary")?;
+    }
+    for standby in &world.standbys {
+        standby.wait_replayed(&world.primary)?;
+    }
     for (standby, standby_name) in world.standbys.iter().zip(NAMES) {
         for database in &world.databases {
             let name = &database.name;
