@@ -4,7 +4,6 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 
-MINUTES ?= 10
 SECS ?= 60
 # Tools that `make` installs itself are here.
 cargo_home := $(or $(CARGO_HOME),$(HOME)/.cargo)
@@ -96,7 +95,13 @@ site: ## Build the documentation as a site, target/site, and check its links
 .PHONY: soak
 soak: provision ## Run the relay under random faults for MINUTES=10, then compare everything; SEED=n
 	cargo build --locked --release -p pgherd -p soak
-	cargo run --locked --release -q -p soak -- --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+	cargo run --locked --release -q -p soak -- --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED))
+
+.PHONY: soak-operate
+soak-operate: provision ## Reload, renew certificates and switch the upstream for MINUTES=30 under load; SEED=n MAJOR=17
+	cargo build --locked --release -p pgherd -p soak
+	cargo run --locked --release -q -p soak -- operate --minutes $(or $(MINUTES),30) \
+	    $(if $(SEED),--seed $(SEED)) $(if $(MAJOR),--major $(MAJOR))
 
 .PHONY: switches
 switches: provision ## Move the upstream SWITCHES=10 times under load, then compare everything

@@ -1,11 +1,13 @@
 //! What must be true in the end.
 
+use std::collections::BTreeMap;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 use testkit::{Cluster, Standby, amcheck, same_contents};
 
 use crate::faults::sound;
+use crate::load::none_lost;
 use crate::names::MARKER;
 use crate::world::World;
 
@@ -21,9 +23,11 @@ const TROUBLES: [&str; 4] = [
 /// Stops the load and compares; says what was compared.
 pub(crate) fn everything(world: &mut World) -> Result<String> {
     world.link.split(0);
-    for (_, writer) in std::mem::take(&mut world.writers) {
-        world.committed += writer.stop()?;
+    let mut acknowledged = BTreeMap::new();
+    for (name, writer) in std::mem::take(&mut world.writers) {
+        acknowledged.insert(name, writer.stop()?);
     }
+    world.committed += acknowledged.values().map(Vec::len).sum::<usize>();
     let primary: &Cluster = &world.primary;
     for database in &world.databases {
         // The filtered standby cannot read what lies in an excluded tablespace.
@@ -37,6 +41,10 @@ pub(crate) fn everything(world: &mut World) -> Result<String> {
     for database in &world.databases {
         let name = &database.name;
         same_contents(primary, &world.whole, name).context("the whole standby")?;
+        if let Some(acknowledged) = acknowledged.get(name) {
+            // On the standbys as well, as they are equal.
+            none_lost(primary, name, acknowledged)?;
+        }
         amcheck(&world.whole, name).context("the whole standby")?;
         if database.included {
             same_contents(primary, &world.filtered, name).context("the filtered standby")?;
@@ -67,13 +75,13 @@ pub(crate) fn everything(world: &mut World) -> Result<String> {
     ))
 }
 
-fn timeline(primary: &Cluster) -> Result<String> {
+pub(crate) fn timeline(primary: &Cluster) -> Result<String> {
     primary.checkpoint()?;
     primary.sql("select timeline_id from pg_control_checkpoint()")
 }
 
 /// Neither the data nor the WAL of the filtered standby has a row of an excluded database.
-fn nothing_leaked(filtered: &Standby) -> Result<()> {
+pub(crate) fn nothing_leaked(filtered: &Standby) -> Result<()> {
     let mut grep = Command::new("grep");
     let found = grep.args(["-r", "-l", "-a", "-F", "-e", MARKER]).arg(filtered.data()).output()?;
     match found.status.code() {
@@ -83,7 +91,7 @@ fn nothing_leaked(filtered: &Standby) -> Result<()> {
     }
 }
 
-fn quiet(server: &Cluster) -> Result<()> {
+pub(crate) fn quiet(server: &Cluster) -> Result<()> {
     for line in server.log().lines() {
         for trouble in TROUBLES {
             ensure!(!line.contains(trouble), "the server on port {} said: {line}", server.port());

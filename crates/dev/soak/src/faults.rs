@@ -154,7 +154,7 @@ fn drop_database(world: &mut World, dice: &mut Dice) -> Result<()> {
     let Some(database) = spare(world, dice) else { return Ok(()) };
     world.tell(&format!("drop database {}", database.name));
     if let Some(writer) = world.writers.remove(&database.name) {
-        world.committed += writer.stop()?;
+        world.committed += writer.stop()?.len();
     }
     world.primary.sql(&format!("drop database {}", database.name))?;
     world.databases.retain(|known| known.name != database.name);

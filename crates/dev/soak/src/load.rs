@@ -1,7 +1,8 @@
 //! One writer for each database, which goes on whatever happens to the server.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -25,6 +26,7 @@ create index history_words on history using gin (words);
 create index history_at on history using gist (at);
 create index history_account on history using hash (account);
 create index history_brin on history using brin (id);
+create table noted (number bigint primary key);
 create materialized view sums as select account, sum(delta) from history group by account;
 ";
 
@@ -40,7 +42,8 @@ struct Shared {
     over: AtomicBool,
     paused: AtomicBool,
     busy: AtomicBool,
-    committed: AtomicU64,
+    /// What was acknowledged.
+    committed: Mutex<Vec<u64>>,
     socket: Mutex<PathBuf>,
     database: Mutex<Database>,
 }
@@ -53,7 +56,7 @@ impl Writer {
             over: AtomicBool::new(false),
             paused: AtomicBool::new(false),
             busy: AtomicBool::new(false),
-            committed: AtomicU64::new(0),
+            committed: Mutex::default(),
             socket: Mutex::new(primary.socket()),
             database: Mutex::new(database.clone()),
         });
@@ -81,13 +84,20 @@ impl Writer {
         *self.shared.socket.lock().unwrap_or_else(PoisonError::into_inner) = server.socket();
     }
 
-    /// Stops; gives how many transactions were committed.
-    pub(crate) fn stop(mut self) -> Result<u64> {
+    /// How many commits were acknowledged so far.
+    pub(crate) fn count(&self) -> usize {
+        self.shared.committed.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Stops; gives the numbers of the transactions whose commit was acknowledged.
+    pub(crate) fn stop(mut self) -> Result<Vec<u64>> {
         self.shared.over.store(true, Ordering::SeqCst);
         if let Some(thread) = self.thread.take() {
             ensure!(thread.join().is_ok(), "a writer panicked");
         }
-        Ok(self.shared.committed.load(Ordering::SeqCst))
+        Ok(std::mem::take(
+            &mut *self.shared.committed.lock().unwrap_or_else(PoisonError::into_inner),
+        ))
     }
 }
 
@@ -124,7 +134,8 @@ impl Shared {
                 "update accounts set balance = balance + {number} % 100 where id = {account}; \
                  insert into history (account, delta, words, at, document) \
                  values ({account}, {number}, array[{account}, {number} % 10], \
-                 int4range({account}, {account} + 5), repeat('{text}', {long}))"
+                 int4range({account}, {account} + 5), repeat('{text}', {long})); \
+                 insert into noted values ({number})"
             );
             if number.is_multiple_of(97) {
                 sql.push_str("; delete from history where id in (select id from history limit 40)");
@@ -133,9 +144,25 @@ impl Shared {
                 sql.push_str("; refresh materialized view sums");
             }
             session.query(&sql)?;
-            self.committed.fetch_add(1, Ordering::SeqCst);
+            self.committed.lock().unwrap_or_else(PoisonError::into_inner).push(number);
             thread::sleep(BETWEEN);
         }
         Ok(())
     }
+}
+
+/// Fails when a commit that was acknowledged is not on this server.
+pub(crate) fn none_lost(server: &Cluster, database: &str, acknowledged: &[u64]) -> Result<()> {
+    let rows = server.session(database)?.query("select number from noted")?;
+    let rows: HashSet<u64> = rows.lines().map(str::parse).collect::<Result<_, _>>()?;
+    let lost: Vec<_> = acknowledged.iter().filter(|number| !rows.contains(number)).collect();
+    ensure!(
+        lost.is_empty(),
+        "{} of {} acknowledged commits in {database} are lost on port {}, the first {:?}",
+        lost.len(),
+        acknowledged.len(),
+        server.port(),
+        lost.first()
+    );
+    Ok(())
 }

@@ -2,6 +2,8 @@
 //! can happen to them, in random order. In the end every included table is compared, nothing
 //! excluded may have come through, and no server may have complained.
 //!
+//! `make soak-operate`: the same for a relay that is operated; see [`operate`].
+//!
 //! The seed decides what happens and in which order; when it happens depends on the machine.
 
 mod check;
@@ -9,6 +11,8 @@ mod dice;
 mod faults;
 mod load;
 mod names;
+mod operate;
+mod story;
 mod world;
 
 use std::path::PathBuf;
@@ -16,7 +20,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use pgtypes::Major;
 
 use dice::Dice;
@@ -25,6 +29,9 @@ use world::World;
 /// Runs the relay under random faults, then compares everything.
 #[derive(Debug, Parser)]
 struct Options {
+    /// What happens.
+    #[arg(value_enum, default_value_t)]
+    subject: Subject,
     /// How long faults go on.
     #[arg(long, default_value_t = 10)]
     minutes: u64,
@@ -37,6 +44,16 @@ struct Options {
     /// The program under test; the one beside this program by default.
     #[arg(long)]
     pgherd: Option<PathBuf>,
+}
+
+/// What happens to the relay and to those around it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Subject {
+    /// Everything breaks.
+    #[default]
+    Faults,
+    /// It is operated: reloads, certificates, switches of the upstream.
+    Operate,
 }
 
 fn main() -> ExitCode {
@@ -61,10 +78,13 @@ fn run(options: &Options, seed: u64) -> Result<String> {
     let beside = || -> Result<PathBuf> { Ok(std::env::current_exe()?.with_file_name("pgherd")) };
     let pgherd = options.pgherd.clone().map_or_else(beside, Ok)?;
     ensure!(pgherd.exists(), "no {}: build it, or give --pgherd", pgherd.display());
+    let limit = Duration::from_secs(options.minutes * 60);
+    if options.subject == Subject::Operate {
+        return operate::run(major, &pgherd, limit, seed);
+    }
     let mut dice = Dice::new(seed);
     let mut world = World::new(major, &pgherd)?;
     let began = Instant::now();
-    let limit = Duration::from_secs(options.minutes * 60);
     let mut steps = 0;
     while began.elapsed() < limit {
         let step = faults::step(&mut world, &mut dice);

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::ops::{Deref, DerefMut};
 use std::path::Path;
-use std::time::Instant;
 
 use anyhow::{Context, Result};
 use pgtypes::Major;
@@ -11,11 +10,7 @@ use testkit::{Cluster, Link, PATIENCE, Relay, Standby};
 
 use crate::load::Writer;
 use crate::names::{CONFIGURATION, Database};
-
-/// Steps that are told when something fails.
-const STORY_STEPS: usize = 25;
-/// The last lines of the relay's log that are told.
-const STORY_LINES: usize = 40;
+use crate::story::Story;
 
 /// A server that was always a primary, or became one.
 #[derive(Debug)]
@@ -55,11 +50,10 @@ pub(crate) struct World {
     pub(crate) databases: Vec<Database>,
     pub(crate) writers: BTreeMap<String, Writer>,
     pub(crate) tablespaces: Vec<String>,
-    pub(crate) committed: u64,
+    pub(crate) committed: usize,
     /// For names that were never used.
     pub(crate) next_number: u32,
-    steps: Vec<String>,
-    began: Instant,
+    story: Story,
 }
 
 impl World {
@@ -104,29 +98,19 @@ impl World {
             tablespaces,
             committed: 0,
             next_number: 1,
-            steps: Vec::new(),
-            began: Instant::now(),
+            story: Story::new(),
         })
     }
 
     /// Tells what happens next.
     pub(crate) fn tell(&mut self, step: &str) {
-        let line = format!("{:7.1} s  {step}", self.began.elapsed().as_secs_f64());
-        println!("{line}");
-        self.steps.push(line);
+        self.story.tell(step);
     }
 
     /// The last steps and the relay's last words, for an error.
     pub(crate) fn story(&mut self) -> String {
         let lines = self.relay.program().map(|program| program.lines()).unwrap_or_default();
-        let tail = |lines: &[String], count: usize| {
-            lines.get(lines.len().saturating_sub(count)..).unwrap_or_default().join("\n")
-        };
-        format!(
-            "the last steps:\n{}\nthe relay's log:\n{}",
-            tail(&self.steps, STORY_STEPS),
-            tail(&lines, STORY_LINES)
-        )
+        self.story.end(&lines)
     }
 
     /// A database that is there, of those that can be spared or of all.

@@ -73,6 +73,23 @@ impl Standby {
         StandbyBuilder::new(Source::Backup(backup.to_owned()), Cluster::builder(major))
     }
 
+    /// A stopped cluster whose files were rewound to those of `primary`, made its standby; it is
+    /// left stopped. `extra` is more of the connection string.
+    ///
+    /// # Errors
+    ///
+    /// When its files cannot be written.
+    pub fn rejoin(
+        mut cluster: Cluster,
+        primary: &Cluster,
+        name: &str,
+        extra: &str,
+    ) -> Result<Self> {
+        signal_standby(&cluster.data())?;
+        cluster.set("primary_conninfo", &conninfo(primary.port(), name, extra))?;
+        Ok(Self { cluster })
+    }
+
     /// As the cluster that it is: for one that was promoted.
     #[must_use]
     pub fn into_cluster(self) -> Cluster {
@@ -237,16 +254,10 @@ impl<'a> StandbyBuilder<'a> {
                 self.builder.install()?
             }
         };
-        let signal = folder.data().join("standby.signal");
-        fs::write(&signal, "")?;
-        user::give(&signal)?;
+        signal_standby(&folder.data())?;
         let mut settings = self.builder.settings;
         if let Some(port) = self.upstream_port {
-            let quoted = self.name.replace('\\', r"\\").replace('\'', r"\'");
-            let conninfo = format!(
-                "host=127.0.0.1 port={port} user=postgres application_name='{quoted}' {}",
-                self.conninfo_extra
-            );
+            let conninfo = conninfo(port, &self.name, &self.conninfo_extra);
             settings.insert("primary_conninfo".into(), conninfo);
         }
         settings.entry("hot_standby".into()).or_insert_with(|| "on".into());
@@ -332,6 +343,17 @@ impl<'a> StandbyBuilder<'a> {
         }
         Ok(())
     }
+}
+
+fn signal_standby(data: &Path) -> Result<()> {
+    let signal = data.join("standby.signal");
+    fs::write(&signal, "")?;
+    user::give(&signal)
+}
+
+fn conninfo(port: u16, name: &str, extra: &str) -> String {
+    let quoted = name.replace('\\', r"\\").replace('\'', r"\'");
+    format!("host=127.0.0.1 port={port} user=postgres application_name='{quoted}' {extra}")
 }
 
 /// Copies a file or folder; what the server removes meanwhile is left out.

@@ -125,7 +125,9 @@ pub fn amcheck(cluster: &Cluster, database: &str) -> Result<()> {
     }
     if cluster.major() >= Major::V14 {
         let mut command = cluster.install().client_command("pg_amcheck")?;
-        command.args(["--host", "127.0.0.1", "--username", "postgres", "--heapallindexed"]);
+        // Where everybody is trusted, whatever clients over TCP have to show.
+        command.arg("--host").arg(cluster.socket_dir());
+        command.args(["--username", "postgres", "--heapallindexed"]);
         command.args(["--port", &cluster.port().to_string(), "--database", database]);
         let output = command.output().context("start pg_amcheck")?;
         let said = [output.stdout, output.stderr].concat();

@@ -150,6 +150,13 @@ pub mod backend {
     pub const READY: u8 = b'Z';
     /// The columns of the rows that follow.
     pub const ROW_DESCRIPTION: u8 = b'T';
+
+    /// Whether a message of this type may come at any time, in the middle of a stream as well, and
+    /// ends nothing (`getCopyDataMessage`, fe-protocol3.c).
+    #[must_use]
+    pub const fn is_aside(tag: u8) -> bool {
+        matches!(tag, NOTICE | NOTIFICATION | PARAMETER_STATUS)
+    }
 }
 
 /// Tags of messages that a client sends; the copy messages go both ways.

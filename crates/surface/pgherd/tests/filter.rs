@@ -2,11 +2,14 @@
 
 mod stage;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use stage::{
     absent, berlin, binary, calm, fill, folders, named_without, serve, sound, standby_without,
 };
-use testkit::{Cluster, Major, Relay, Stop, Workload, amcheck, on_each_major, same_contents};
+use testkit::{
+    Cluster, Major, PATIENCE, Relay, Stop, Workload, amcheck, on_each_major, on_majors,
+    same_contents,
+};
 
 on_each_major! {
     /// Scenario 1, and databases that come and go while streaming.
@@ -41,6 +44,32 @@ on_each_major! {
         let settings = [("wal_level", "logical"), ("wal_compression", "on")];
         let primary = Cluster::builder(major).set_all(&settings).start()?;
         both_kinds(&primary)
+    }
+}
+
+on_majors! {
+    [v12 V12, v13 V13, v18 V18]
+    /// A server whose files are read again: before 14 it tells each setting in them to everybody
+    /// who is connected, in the middle of the stream.
+    fn a_reload_of_the_server_changes_nothing(major) {
+        let mut primary = Cluster::builder(major).start()?;
+        primary.sql("create database keep; create database drop1")?;
+        let mut relay = berlin(&primary, "exclude_databases: [\"drop*\"]")?;
+        let standby = standby_without(&primary, &relay, &["drop1"], &[])?;
+        for (round, style) in ["German", "SQL", "ISO"].into_iter().enumerate() {
+            primary.set("DateStyle", style)?;
+            primary.wait_for("select split_part(current_setting('DateStyle'), ',', 1)", style, PATIENCE)?;
+            for database in ["keep", "drop1"] {
+                fill(&primary, database, &format!("t{round}"))?;
+            }
+            standby.wait_replayed(&primary)?;
+        }
+        let streams = "select count(*) from pg_stat_replication";
+        ensure!(primary.sql(streams)? == "1", "the stream was not kept");
+        same_contents(&primary, &standby, "keep")?;
+        absent(&standby, &primary, "drop1")?;
+        sound(&standby, &[])?;
+        calm(&mut relay, &[])
     }
 }
 

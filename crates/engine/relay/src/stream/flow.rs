@@ -29,6 +29,10 @@ const PINGS_WHILE_HELD_MAX: u32 = 5;
 /// Longest message beside WAL: a keepalive has 18 bytes. Such a message is taken whole.
 const OTHER_BYTES_MAX: usize = 1024;
 
+/// Longest warning, and longest value of a setting, that a server may send beside the stream. Such a
+/// message is taken whole, and has room in every window.
+const ASIDE_BYTES_MAX: usize = 64 << 10;
+
 /// Between two lines of the log that tell how far a stream is: it may last for months.
 const TELL_INTERVAL: Duration = Duration::from_secs(600);
 
@@ -76,7 +80,8 @@ pub(crate) struct Flow {
 pub(super) enum Ended {
     /// The upstream ended its half: the timeline ends here, or the client asked for it.
     CopyDone,
-    /// The upstream reports an error; its message is still to be read.
+    /// The upstream reports an error, or that the command is complete; its message is still to be
+    /// read. No WAL follows.
     Other,
     /// The beginning of the record that continues here has to be found.
     LookBack {
@@ -162,7 +167,18 @@ impl Flow {
             match header.tag {
                 backend::COPY_DATA => {}
                 backend::COPY_DONE => return Ok(Some(Ended::CopyDone)),
-                _ => return Ok(Some(Ended::Other)),
+                // A server that shuts down says that the command is complete, and no more.
+                backend::ERROR | backend::COMMAND_COMPLETE => return Ok(Some(Ended::Other)),
+                tag if backend::is_aside(tag) => {
+                    if !self.aside(header, window, to_client).await? {
+                        return Ok(None);
+                    }
+                    continue;
+                }
+                tag => {
+                    let what = format!("a message of the type {:?}", char::from(tag));
+                    return Err(StreamError::Malformed(what).into());
+                }
             }
             let Some(head) = window.rest().get(Header::BYTES..) else { return Ok(None) };
             let Some(letter) = head.first() else { return Ok(None) };
@@ -182,12 +198,40 @@ impl Flow {
                 let whole = Header::BYTES + header.payload_bytes;
                 let Some(message) = window.rest().get(..whole) else { return Ok(None) };
                 self.watch(message.get(Header::BYTES..).unwrap_or_default())?;
-                if !window.pass_whole(whole) {
-                    write_ready(window, to_client, &self.course.client).await?;
-                    window.pass_whole(whole);
-                }
+                self.pass_whole(whole, window, to_client).await?;
             }
         }
+    }
+
+    /// Passes a message on that is not part of the stream, and does not end it: before 14 a server
+    /// tells the value of each setting again that its files have when they are read anew. `false`
+    /// when it is not here as a whole.
+    async fn aside(
+        &mut self,
+        header: Header,
+        window: &mut Window,
+        to_client: &mut Outbound,
+    ) -> Result<bool, SessionError> {
+        let header = header.check_limit(ASIDE_BYTES_MAX)?;
+        let whole = Header::BYTES + header.payload_bytes;
+        if window.rest().len() < whole {
+            return Ok(false);
+        }
+        self.pass_whole(whole, window, to_client).await?;
+        Ok(true)
+    }
+
+    async fn pass_whole(
+        &mut self,
+        bytes: usize,
+        window: &mut Window,
+        to_client: &mut Outbound,
+    ) -> Result<(), SessionError> {
+        if !window.pass_whole(bytes) {
+            write_ready(window, to_client, &self.course.client).await?;
+            window.pass_whole(bytes);
+        }
+        Ok(())
     }
 
     /// How many of the `here` bytes of the current message may go on before the rest comes: all

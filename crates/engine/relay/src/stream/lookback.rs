@@ -111,6 +111,9 @@ impl Session {
         let mut buffer: Vec<u8> = Vec::new();
         loop {
             let message = self.upstream_message().await?;
+            if backend::is_aside(message.tag) {
+                continue;
+            }
             if message.tag != backend::COPY_DATA {
                 let reason = parse_error_response(message.payload()).message;
                 let command = "START_REPLICATION";
