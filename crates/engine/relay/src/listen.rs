@@ -1,7 +1,7 @@
 //! Accepts clients, and gives each a task.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use alarm::Code;
 use pgnet::{Accepted, Listener};
@@ -14,6 +14,8 @@ use crate::session;
 
 /// Pause after the system could not accept a connection (out of files, as a rule).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+/// Between two lines of the log about that.
+const ACCEPT_TOLD_EVERY: Duration = Duration::from_secs(10);
 /// Clients over the limit that are told so at the same time; more are cut off.
 const TURNED_AWAY_MAX: usize = 64;
 
@@ -32,12 +34,16 @@ pub(crate) async fn serve(
         stop: stop.clone(),
         current,
     };
+    let mut told = None;
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok(accepted) => door.let_in(accepted),
                 Err(error) => {
-                    warn!(%error, "cannot accept a connection");
+                    if told.is_none_or(|at: Instant| at.elapsed() > ACCEPT_TOLD_EVERY) {
+                        warn!(%error, "cannot accept a connection");
+                        told = Some(Instant::now());
+                    }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             },

@@ -4,7 +4,7 @@ mod partial;
 
 use anyhow::ensure;
 use partial::{Folder, Stage, binary, fill, verify};
-use testkit::{Authority, Cluster, Relay, Standby, on_majors, run_failing};
+use testkit::{Authority, Cluster, Relay, on_majors, run_failing, same_contents};
 
 on_majors! {
     [v13 V13, v17 V17]
@@ -56,16 +56,22 @@ on_majors! {
         let data = stage.backup(&folder, &more)?;
         verify(&stage.primary, &data, &[])?;
         stage.check_files(&data)?;
-        let standby = Standby::from_backup(major, &data).via(stage.relay.port()).name("berlin");
-        let standby = standby.conninfo(&tls).start()?;
+        let standby = stage.standby_as(&data, "berlin", &tls)?;
         stage.check_standby(&standby)?;
         let plain = "select count(*) from pg_stat_ssl join pg_stat_replication using (pid) where not ssl";
         ensure!(stage.primary.sql(plain)? == "0");
 
         let whole = Folder::new()?;
         let name = conninfo("whole");
-        let data = whole.plain(&stage.primary, stage.relay.port(), &["-d", name.as_str()])?;
+        let more = ["-X", "stream", "-d", name.as_str()];
+        let data = whole.tar(&stage.primary, stage.relay.port(), &more)?;
         verify(&stage.primary, &data, &[])?;
+        let standby = stage.standby_as(&data, "whole", &tls)?;
+        stage.primary.sql_in("drop1", "create table seen_by_all as select 1 n")?;
+        standby.wait_replayed(&stage.primary)?;
+        for database in ["drop1", "keep"] {
+            same_contents(&stage.primary, &standby, database)?;
+        }
 
         // Without TLS nobody gets one.
         let open = name.replace("verify-ca", "disable");

@@ -126,3 +126,67 @@ fn only_with_a_certificate(primary: &Cluster) -> Result<()> {
     primary.sql("select pg_reload_conf()")?;
     primary.wait_for(&format!("select pg_conf_load_time() > '{before}'"), "t", PATIENCE)
 }
+
+/// Whom the relay trusts, on either side: a file of authorities is exchanged as well.
+#[test]
+fn the_authorities_are_read_again() -> Result<()> {
+    let (old, new) = (Authority::new("old authority")?, Authority::new("new authority")?);
+    let folder = tempfile::tempdir()?;
+    let (clients, servers) = (folder.path().join("clients.crt"), folder.path().join("servers.crt"));
+    let own = old.sign("relay", "relay", &["127.0.0.1"])?;
+    let (of_old, of_new) = (old.sign("client", "berlin", &[])?, new.sign("client", "berlin", &[])?);
+    let server = old.sign_for_server("primary", &["127.0.0.1"])?;
+    let primary = Cluster::builder(Major::V18)
+        .set("ssl", "on")
+        .set("ssl_cert_file", &server.cert.display().to_string())
+        .set("ssl_key_file", &server.key.display().to_string())
+        .start()?;
+    fs::copy(old.cert(), &clients)?;
+    fs::copy(new.cert(), &servers)?;
+    let web = Web::new()?;
+    let upstream = format!(
+        "host: 127.0.0.1, port: {}, sslmode: verify-full, sslrootcert: {}",
+        primary.port(),
+        servers.display()
+    );
+    let tls = format!(
+        "tls: {{cert: {}, key: {}, client_ca: {}}}\n",
+        own.cert.display(),
+        own.key.display(),
+        clients.display()
+    );
+    let mut relay = Relay::prepare_upstream(binary(), &upstream, &(web.yaml() + &tls))?;
+    relay.run()?;
+    let port = relay.port();
+    let come = |own: &Certified| -> Result<Command> {
+        let (cert, key) = (own.cert.display(), own.key.display());
+        identify(&primary, port, &format!("sslmode=require sslcert={cert} sslkey={key}"))
+    };
+    let said = run_failing(&mut come(&of_old)?)?;
+    ensure!(said.contains("with TLS"), "the server's certificate was not verified: {said}");
+    fs::copy(old.cert(), &servers)?;
+    let output = reload(&relay)?;
+    ensure!(output.status.success(), "{output:?}");
+    run(&mut come(&of_old)?)?;
+    run_failing(&mut come(&of_new)?)?;
+
+    fs::copy(new.cert(), &clients)?;
+    let output = reload(&relay)?;
+    ensure!(output.status.success(), "{output:?}");
+    run(&mut come(&of_new)?)?;
+    run_failing(&mut come(&of_old)?)?;
+    // Bad files change nothing, and each is named.
+    for file in [&clients, &servers] {
+        let good = fs::read(file)?;
+        fs::write(file, "nothing")?;
+        let output = reload(&relay)?;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        ensure!(output.status.code() == Some(78), "{said}");
+        ensure!(said.contains(&file.display().to_string()), "{said}");
+        let line = relay.wait_for_line(&file.display().to_string(), PATIENCE)?;
+        ensure!(line.contains("the old configuration stays"), "{line}");
+        fs::write(file, good)?;
+        run(&mut come(&of_new)?)?;
+    }
+    Ok(())
+}

@@ -55,9 +55,15 @@ impl Stage {
 
     /// The standby of a backup, as `berlin`.
     pub(crate) fn standby(&self, data: &Path) -> Result<Standby> {
+        self.standby_as(data, "berlin", "")
+    }
+
+    /// As somebody else, with more in its conninfo.
+    pub(crate) fn standby_as(&self, data: &Path, name: &str, conninfo: &str) -> Result<Standby> {
         let major = self.primary.major();
         point_map_to(data, data.parent().context("a folder around the data")?)?;
-        Standby::from_backup(major, data).via(self.relay.port()).name("berlin").start()
+        let standby = Standby::from_backup(major, data).via(self.relay.port()).name(name);
+        standby.conninfo(conninfo).start()
     }
 
     /// What a backup and its standby have to be, whatever made them.
