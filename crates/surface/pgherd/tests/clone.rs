@@ -227,7 +227,9 @@ fn half_made(stage: &Stage, folder: &Folder) -> Result<(Link, Program)> {
     wait_until("a backup under way", PATIENCE, || {
         ensure!(program.is_running()?, "{}", program.text());
         let text = fs::read_to_string(&journal).unwrap_or_default();
-        Ok((text.contains("pgherd_berlin") && link.bytes_down() > 1 << 20).then_some(()))
+        // Files may be on their way before pg_basebackup asks for the slot.
+        let has_slot = text.contains("pgherd_berlin") && slots(stage)? == "pgherd_berlin";
+        Ok((has_slot && link.bytes_down() > 1 << 20).then_some(()))
     })?;
     link.set(Traffic::Stall);
     Ok((link, program))
