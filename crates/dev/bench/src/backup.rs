@@ -1,11 +1,11 @@
 //! Base backups: `pgherd clone` against `pg_basebackup` as users call them, and what leaving a
 //! share out saves.
 //!
-//! The clone's filter excludes nothing that is there: the relay looks into every byte and keeps
-//! it. Both go to a disk, with the WAL, and sync what they wrote. The rest is measured in memory
-//! and without WAL, so that the ways are further apart; the pump shows what a third process
-//! costs there.
+//! All go to a disk, with the WAL, and sync what they wrote. The first clone's filter excludes
+//! nothing that is there: the relay looks into every byte and keeps it. The server reads and
+//! sends everything whatever is left out, so time is saved behind the relay only.
 
+use std::iter;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -14,8 +14,7 @@ use pgtypes::Major;
 use testkit::{Cluster, Relay};
 
 use crate::report::{Bar, Report, Samples};
-use crate::route::Route;
-use crate::{Bench, folder_in_memory};
+use crate::Bench;
 
 /// Share of the speed of `pg_basebackup`.
 const SPEED: f64 = 0.9;
@@ -49,9 +48,8 @@ pub(crate) fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
             fill(&primary, number, if bench.quick { ROWS_QUICK } else { ROWS })?;
         }
         let relay = Relay::start(&bench.pgherd, primary.port(), CONFIGURATIONS)?;
-        let rounds = if bench.quick { 2 } else { 7 };
-        clones(bench, &primary, &relay, rounds, report)?;
-        shares(&primary, &relay, rounds, report)?;
+        let rounds = if bench.quick { 2 } else { 8 };
+        backups(bench, &primary, &relay, rounds, report)?;
     }
     Ok(())
 }
@@ -70,8 +68,9 @@ fn fill(primary: &Cluster, number: usize, rows: u32) -> Result<()> {
     primary.checkpoint()
 }
 
-/// `pg_basebackup` as it is, and `pgherd clone`, in turn; the first round only warms up.
-fn clones(
+/// `pg_basebackup` as it is, and `pgherd clone` with ever more left out, in turn; the first round
+/// only warms up.
+fn backups(
     bench: &Bench,
     primary: &Cluster,
     relay: &Relay,
@@ -79,82 +78,64 @@ fn clones(
     report: &mut Report,
 ) -> Result<()> {
     let major = primary.major();
-    let (mut direct, mut cloned) = (Vec::new(), Vec::new());
+    let mut direct = Vec::new();
+    let mut clones = vec![Vec::new(); DATABASES];
     for round in 0..=rounds {
         let folder = tempfile::tempdir()?;
         let mut command = primary.client("pg_basebackup", primary.port())?;
         command.args(["--checkpoint", "fast", "-R", "-D"]).arg(folder.path().join("data"));
-        let plain = time(&mut command)?;
-        let folder = tempfile::tempdir()?;
-        let clone = time(clone(bench, major, relay)?.arg("-D").arg(folder.path().join("data")))?;
+        let took = time(&mut command)?;
         if round > 0 {
-            direct.push(plain);
-            cloned.push(clone);
+            direct.push(took);
+        }
+        // In turn upwards and downwards: what one leaves to the disk is the next one's burden.
+        for step in 0..DATABASES {
+            let out = if round % 2 == 0 { step } else { DATABASES - 1 - step };
+            let folder = tempfile::tempdir()?;
+            let mut command = clone(bench, major, relay, out)?;
+            let took = time(command.arg("-D").arg(folder.path().join("data")))?;
+            if let Some(times) = clones.get_mut(out).filter(|_| round > 0) {
+                times.push(took);
+            }
         }
     }
-    let took = |times: &[Duration]| format!("{:.2} s", Samples::new(seconds(times)).median());
-    let what = format!("base backup to disk, {major}: pg_basebackup");
-    report.add(&what, &took(&direct), &ratios(&direct, &direct), Bar::None);
-    let what = format!("base backup to disk, {major}: pgherd clone, speed / pg_basebackup's");
-    report.add(&what, &took(&cloned), &ratios(&direct, &cloned), Bar::AtLeast(SPEED));
+    let mut add = |what: &str, of: &[Duration], others: &[Duration], bar| {
+        let ratios = match bar {
+            Bar::AtMost(_) => ratios(of, others),
+            _ => ratios(others, of),
+        };
+        let took = format!("{:.2} s", Samples::new(seconds(of)).median());
+        report.add(&format!("base backup to disk, {major}: {what}"), &took, &ratios, bar);
+    };
+    add("pg_basebackup", &direct, &direct, Bar::None);
+    for (out, (times, before)) in clones.iter().zip(iter::once(&direct).chain(&clones)).enumerate()
+    {
+        if out == 0 {
+            let what = "pgherd clone, speed / pg_basebackup's";
+            add(what, times, before, Bar::AtLeast(SPEED));
+        } else {
+            let what = format!(
+                "pgherd clone, {out} of {DATABASES} databases left out, time / with {}",
+                out - 1
+            );
+            add(&what, times, before, Bar::AtMost(1.0));
+        }
+    }
     Ok(())
 }
 
-fn clone(bench: &Bench, major: Major, relay: &Relay) -> Result<Command> {
+/// To the place that is still to be named, with the filter that leaves out `out` databases.
+fn clone(bench: &Bench, major: Major, relay: &Relay, out: usize) -> Result<Command> {
     let install = testkit::Install::of(major)?;
     let program = install.client_command("pg_basebackup")?;
     let programs = std::path::Path::new(program.get_program()).parent().context("no folder")?;
     let mut command = Command::new(&bench.pgherd);
-    command.arg("clone").arg("-c").arg(relay.config()).args(["--as", "out0", "--no-slot"]);
+    command.arg("clone").arg("-c").arg(relay.config()).args(["--as", &format!("out{out}"), "--no-slot"]);
     command.arg("--bin-dir").arg(programs).env("PGUSER", "postgres");
     if rustix::process::geteuid().is_root() {
         command.args(["--owner", "postgres"]);
     }
     Ok(command)
-}
-
-/// Backups in memory: directly, through the pump, and through the relay with ever more left out.
-fn shares(primary: &Cluster, relay: &Relay, rounds: usize, report: &mut Report) -> Result<()> {
-    let major = primary.major();
-    let pump = Route::pump(primary)?;
-    let mut names = vec!["direct".to_owned(), "pump".to_owned()];
-    names.extend((0..DATABASES).map(|out| format!("out{out}")));
-    let mut times = vec![Vec::new(); names.len()];
-    for round in 0..=rounds {
-        for (name, times) in names.iter().zip(&mut times) {
-            let port = match name.as_str() {
-                "direct" => primary.port(),
-                "pump" => pump.port,
-                _ => relay.port(),
-            };
-            let folder = folder_in_memory()?;
-            let mut command = primary.client("pg_basebackup", port)?;
-            command.env("PGAPPNAME", name);
-            command.args(["-X", "none", "--no-sync", "--checkpoint", "fast", "-D"]);
-            let took = time(command.arg(folder.path().join("data")))?;
-            if round > 0 {
-                times.push(took);
-            }
-        }
-    }
-    let [direct, pump, through @ ..] = times.as_slice() else { return Ok(()) };
-    let mut add = |what: String, of: &[Duration], ratios: Samples, bar| {
-        let took = format!("{:.2} s", Samples::new(seconds(of)).median());
-        report.add(&format!("base backup in memory, {major}: {what}"), &took, &ratios, bar);
-    };
-    add("pump, speed / direct's".to_owned(), pump, ratios(direct, pump), Bar::None);
-    let mut before: Option<&Vec<Duration>> = None;
-    for (out, times) in through.iter().enumerate() {
-        if let Some(before) = before {
-            let what = format!("{out} of {DATABASES} databases left out, time / with {}", out - 1);
-            add(what, times, ratios(times, before), Bar::AtMost(1.0));
-        } else {
-            let what = "relay, all kept, speed / direct's".to_owned();
-            add(what, times, ratios(direct, times), Bar::None);
-        }
-        before = Some(times);
-    }
-    Ok(())
 }
 
 fn time(command: &mut Command) -> Result<Duration> {
