@@ -37,7 +37,8 @@ pub(crate) fn file(
         tls,
         http,
         token_file,
-    ] = root.map_or([None; 11], |root| section(root, &keys::RELAY, problems));
+        http_tls,
+    ] = root.map_or([None; 12], |root| section(root, &keys::RELAY, problems));
     if root.is_some_and(|root| !matches!(root.value, Value::Map(_))) {
         return None; // noted by `section`; that nothing is in it goes without saying
     }
@@ -59,8 +60,8 @@ pub(crate) fn file(
     };
     let limits = limits.map_or(Some(Limits::default()), |entry| limits_of(entry.value, problems));
     let log_format = log_format.map_or(Some(LogFormat::default()), |entry| format(entry, problems));
-    let http = http::read(http, token_file, environment, problems);
-    let tls = encryption::server(tls, environment, problems);
+    let http = http::read(http, token_file, http_tls, environment, problems);
+    let tls = encryption::server("tls", tls, environment, problems);
     Some(Relay {
         listen: listen?,
         http: http?,
@@ -74,7 +75,7 @@ pub(crate) fn file(
     })
 }
 
-/// Only `http` and `http_token_file` of the tree; problems with other keys are not noted.
+/// Only `http`, `http_token_file` and `http_tls` of the tree; problems with other keys are not noted.
 pub(crate) fn http(
     root: Option<&Node>,
     environment: &Environment,
@@ -82,8 +83,8 @@ pub(crate) fn http(
 ) -> Option<Option<Http>> {
     let mut others = Problems::new("", "");
     let entries = root.map(|root| section(root, &keys::RELAY, &mut others));
-    let [.., http, token_file] = entries.unwrap_or_default();
-    http::read(http, token_file, environment, problems)
+    let [.., http, token_file, http_tls] = entries.unwrap_or_default();
+    http::read(http, token_file, http_tls, environment, problems)
 }
 
 /// The settings without a file.

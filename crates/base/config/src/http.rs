@@ -1,4 +1,4 @@
-//! `http` and `http_token_file`: where the relay tells about itself, and who may change it.
+//! `http`, `http_token_file` and `http_tls`: where the relay tells about itself, and who may change it.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use crate::check::path;
+use crate::encryption;
 use crate::environment::Environment;
 use crate::problem::Problems;
 use crate::scalar::{shown, text};
@@ -24,6 +25,8 @@ pub struct Http {
     /// The file with the token that changes need over TCP; an absolute path. It is read for each
     /// change and never kept.
     pub token_file: Option<PathBuf>,
+    /// The certificate it shows, and whose clients may change without a token; plain HTTP without.
+    pub tls: Option<tls::Server>,
 }
 
 /// An address for HTTP.
@@ -44,27 +47,41 @@ impl fmt::Display for HttpAddress {
     }
 }
 
-/// Reads both keys; `Some(None)` when there is to be no HTTP.
+/// Reads the three keys; `Some(None)` when there is to be no HTTP.
 pub(crate) fn read(
     http: Option<Entry<'_>>,
     token_file: Option<Entry<'_>>,
+    http_tls: Option<Entry<'_>>,
     environment: &Environment,
     problems: &mut Problems<'_>,
 ) -> Option<Option<Http>> {
     let token = token_file
         .map(|entry| path(entry.value, "http_token_file", environment, problems))
         .map_or(Some(None), |path| path.map(Some));
+    let tls = encryption::server("http_tls", http_tls, environment, problems);
     let Some(http) = http else {
         if let Some(entry) = token_file {
             let hint = format!("add `http: 127.0.0.1:{PORT}`, or remove `http_token_file`");
             problems.add(&entry.key.span, "a token without `http`", hint);
             return None;
         }
+        if let Some(entry) = http_tls {
+            let hint = format!("add `http: 127.0.0.1:{PORT}`, or remove `http_tls`");
+            problems.add(&entry.key.span, "`http_tls` without `http`", hint);
+            return None;
+        }
         return Some(None);
     };
     let written = text(http.value, "http", problems)?;
     match written.parse() {
-        Ok(address) => Some(Some(Http { address, token_file: token? })),
+        Ok(address) => {
+            if let (HttpAddress::Unix(_), Some(entry)) = (&address, http_tls) {
+                let hint = "remove `http_tls`, or give `http` an address and a port";
+                problems.add(&entry.key.span, "a Unix socket has no TLS", hint);
+                return None;
+            }
+            Some(Some(Http { address, token_file: token?, tls: tls? }))
+        }
         Err(BadHttpAddress(message)) => {
             problems.add(&http.value.span, message, hint());
             None

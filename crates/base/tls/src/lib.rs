@@ -27,6 +27,9 @@ pub use server::{Server, ServerFiles};
 /// The name of PostgreSQL's protocol in ALPN; `PG_ALPN_PROTOCOL` (`pqcomm.h`).
 pub const ALPN: &[u8] = b"postgresql";
 
+/// The name of the only HTTP that is spoken, in ALPN; RFC 7301, section 6.
+pub const ALPN_HTTP: &[u8] = b"http/1.1";
+
 /// The one provider of cryptography.
 fn provider() -> std::sync::Arc<rustls::crypto::CryptoProvider> {
     std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider())

@@ -27,6 +27,10 @@ pub(crate) type Refusal = (StatusCode, String);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Way {
     Tcp,
+    /// TLS over TCP; whether the client showed a certificate, which the handshake verified then.
+    Tls {
+        certified: bool,
+    },
     Unix,
 }
 
@@ -57,7 +61,7 @@ fn is_ours(host: &str) -> bool {
             .is_ok_and(|own| own.eq_ignore_ascii_case(host))
 }
 
-/// Lets a change through: it has the token, or came over the Unix socket.
+/// Lets a change through: it has the token or a certificate, or came over the Unix socket.
 pub(crate) fn change(
     headers: &HeaderMap,
     way: Way,
@@ -66,7 +70,11 @@ pub(crate) fn change(
     if way == Way::Unix {
         return Ok(());
     }
-    own_page(headers)?;
+    // A browser shows a certificate by itself: pages of other sites are refused before it counts.
+    own_page(headers, way)?;
+    if way == (Way::Tls { certified: true }) {
+        return Ok(());
+    }
     let Some(file) = token_file else {
         let what = "http_token_file is not set, so nothing is changed over TCP: set it, use a \
                     Unix socket for http, or send SIGHUP to the relay";
@@ -89,9 +97,10 @@ pub(crate) fn change(
 }
 
 /// Refuses what a page of another site sends.
-fn own_page(headers: &HeaderMap) -> Result<(), Refusal> {
+fn own_page(headers: &HeaderMap, way: Way) -> Result<(), Refusal> {
     let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
-    let origin = origin.to_str().ok().and_then(|it| it.strip_prefix("http://"));
+    let scheme = if matches!(way, Way::Tls { .. }) { "https://" } else { "http://" };
+    let origin = origin.to_str().ok().and_then(|it| it.strip_prefix(scheme));
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
     if origin.is_some() && origin == host {
         return Ok(());
@@ -179,6 +188,17 @@ mod tests {
         for other in ["http://evil.example", "null", "https://127.0.0.1:8432"] {
             let from = [bearer.clone(), host.clone(), origin(other)];
             assert_eq!(status(&from, Some(&file)), Some(403), "{other}");
+        }
+        let tls = |certified, pairs: &[(header::HeaderName, &str)]| {
+            let way = Way::Tls { certified };
+            change(&headers(pairs), way, Some(&file)).err().map(|(status, _)| status.as_u16())
+        };
+        assert_eq!(tls(true, &[]), None);
+        assert_eq!(tls(false, &[]), Some(401));
+        assert_eq!(tls(false, std::slice::from_ref(&bearer)), None);
+        assert_eq!(tls(true, &[host.clone(), origin("https://127.0.0.1:8432")]), None);
+        for other in ["https://evil.example", "null", "http://127.0.0.1:8432"] {
+            assert_eq!(tls(true, &[host.clone(), origin(other)]), Some(403), "{other}");
         }
         mode(0o644);
         assert_eq!(status(std::slice::from_ref(&bearer), Some(&file)), Some(403));

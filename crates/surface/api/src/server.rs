@@ -15,7 +15,8 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tasks::{CancellationToken, Group};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio_rustls::TlsAcceptor;
 use tracing::{info, warn};
 
 use crate::Options;
@@ -26,6 +27,8 @@ use crate::routes::Answers;
 const CONNECTIONS_MAX: usize = 64;
 /// Time for the head of a request, and between two of them.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time for the handshake of TLS.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest head of a request, in bytes.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Most headers of a request.
@@ -86,7 +89,7 @@ impl Service {
     pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
         let Self { socket, options } = self;
         info!(address = %options.address, "answering HTTP");
-        if !options.address.is_local() {
+        if !options.address.is_local() && options.tls().is_none() {
             info!("other hosts can read metrics and status over HTTP, without TLS or a login");
         }
         let answers = Answers::new(options);
@@ -129,7 +132,7 @@ async fn bind_unix(file: PathBuf) -> io::Result<Socket> {
 }
 
 enum Accepted {
-    Tcp(tokio::net::TcpStream),
+    Tcp(TcpStream),
     Unix(UnixStream),
 }
 
@@ -154,10 +157,31 @@ impl Drop for Socket {
 impl Accepted {
     async fn serve(self, answers: Answers, stop: CancellationToken) -> anyhow::Result<()> {
         match self {
-            Self::Tcp(stream) => serve(stream, Way::Tcp, answers, stop).await,
+            Self::Tcp(stream) => match answers.tls() {
+                Some(tls) => encrypt(stream, &tls, answers, stop).await,
+                None => serve(stream, Way::Tcp, answers, stop).await,
+            },
             Self::Unix(stream) => serve(stream, Way::Unix, answers, stop).await,
         }
         Ok(())
+    }
+}
+
+/// Answers over TLS. Plain HTTP, a certificate of another authority and a handshake that takes too
+/// long end the connection, which counts from its first byte.
+async fn encrypt(stream: TcpStream, tls: &tls::Server, answers: Answers, stop: CancellationToken) {
+    let handshake = TlsAcceptor::from(tls.http_config()).accept(stream);
+    let shaken = tokio::select! {
+        shaken = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake) => shaken,
+        () = stop.cancelled() => return,
+    };
+    match shaken {
+        Ok(Ok(stream)) => {
+            let certified = stream.get_ref().1.peer_certificates().is_some();
+            serve(stream, Way::Tls { certified }, answers, stop).await;
+        }
+        Ok(Err(error)) => tracing::debug!(%error, "an HTTP client did not get through TLS"),
+        Err(_elapsed) => tracing::debug!("an HTTP client took too long for TLS"),
     }
 }
 
