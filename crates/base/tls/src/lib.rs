@@ -17,6 +17,7 @@
 mod certificate;
 mod client;
 mod files;
+mod pinned;
 mod server;
 
 pub use certificate::Certificate;

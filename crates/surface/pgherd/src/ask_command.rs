@@ -51,8 +51,8 @@ fn databases(all: &[Thing]) -> String {
 async fn status(options: &Status) -> Result<ExitCode> {
     let at = find(&options.ask.at)?;
     loop {
-        let status = get(&at.address, "/v1/relay/status").await?;
-        let clients = get(&at.address, "/v1/relay/clients").await?;
+        let status = get(&at, "/v1/relay/status").await?;
+        let clients = get(&at, "/v1/relay/clients").await?;
         let text = if options.ask.json {
             let mut all = status;
             if let Some(fields) = all.as_object_mut() {
@@ -83,7 +83,7 @@ async fn list<T: DeserializeOwned>(
     show: fn(&[T]) -> String,
 ) -> Result<ExitCode> {
     let at = find(&ask.at)?;
-    let answer = get(&at.address, path).await?;
+    let answer = get(&at, path).await?;
     if ask.json {
         println!("{answer:#}");
     } else {
@@ -94,12 +94,18 @@ async fn list<T: DeserializeOwned>(
 
 async fn reload(options: &Reload) -> Result<ExitCode> {
     let at = find(&options.at)?;
-    let file = options.token_file.clone().or(at.token_file);
+    let file = options.token_file.clone().or_else(|| at.token_file.clone());
     // Over a Unix socket none is needed.
     let file = file.filter(|_| matches!(at.address, HttpAddress::Tcp(_)));
     let token = file.as_deref().map(token).transpose()?;
-    let answer =
-        relay_client::ask(&at.address, Method::POST, "/v1/reload", token.as_deref()).await?;
+    let answer = relay_client::ask(
+        &at.address,
+        at.tls.as_ref(),
+        Method::POST,
+        "/v1/reload",
+        token.as_deref(),
+    )
+    .await?;
     if !matches!(answer.status, StatusCode::OK | StatusCode::UNPROCESSABLE_ENTITY) {
         return Err(refused(&answer));
     }
@@ -127,6 +133,8 @@ fn token(file: &Path) -> Result<String> {
 struct At {
     address: HttpAddress,
     token_file: Option<PathBuf>,
+    /// Its certificate, when the file has one.
+    tls: Option<tls::Server>,
 }
 
 fn find(at: &Where) -> Result<At> {
@@ -138,6 +146,7 @@ fn find(at: &Where) -> Result<At> {
         None => None,
     };
     let token_file = written.as_ref().and_then(|http| http.token_file.clone());
+    let tls = written.as_ref().and_then(|http| http.tls.clone());
     let address = match (&at.http, written) {
         (Some(text), _) => text.parse().map_err(|bad| anyhow::anyhow!("--http: {bad}"))?,
         (None, Some(Http { address, .. })) => address,
@@ -147,11 +156,11 @@ fn find(at: &Where) -> Result<At> {
              configuration again without that"
         ),
     };
-    Ok(At { address, token_file })
+    Ok(At { address, token_file, tls })
 }
 
-async fn get(address: &HttpAddress, path: &str) -> Result<Value> {
-    let answer = relay_client::ask(address, Method::GET, path, None).await?;
+async fn get(at: &At, path: &str) -> Result<Value> {
+    let answer = relay_client::ask(&at.address, at.tls.as_ref(), Method::GET, path, None).await?;
     if answer.status != StatusCode::OK {
         return Err(refused(&answer));
     }

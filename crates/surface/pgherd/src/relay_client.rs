@@ -12,6 +12,7 @@ use hyper::{Method, Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsConnector;
 
 /// A relay answers within milliseconds; a change of its configuration waits for clients to leave.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -27,6 +28,7 @@ pub(crate) struct Answer {
 /// Sends one request; `token` goes along when there is one.
 pub(crate) async fn ask(
     address: &HttpAddress,
+    tls: Option<&tls::Server>,
     method: Method,
     path: &str,
     token: Option<&str>,
@@ -41,7 +43,16 @@ pub(crate) async fn ask(
             HttpAddress::Tcp(at) => {
                 let at = reachable(*at);
                 let stream = TcpStream::connect(at).await.with_context(cannot)?;
-                exchange(stream, at.to_string(), method, path, token).await
+                let host = at.to_string();
+                let Some(tls) = tls else {
+                    return exchange(stream, host, method, path, token).await;
+                };
+                let config = tls.http_client().context("prepare TLS")?;
+                let shaken = TlsConnector::from(config).connect(at.ip().into(), stream).await;
+                let stream = shaken.context(
+                    "the relay does not show the certificate that http_tls of this file names",
+                )?;
+                exchange(stream, host, method, path, token).await
             }
         }
     };
