@@ -17,9 +17,9 @@ const MESSAGE_BYTES: usize = Header::BYTES + XLogData::BYTES + (128 << 10);
 /// where a message does, and a filter has no half message to keep.
 pub(crate) const SMALL_BYTES: usize = 2 * MESSAGE_BYTES;
 /// Room of a stream that is behind.
-const LARGE_BYTES: usize = 8 * MESSAGE_BYTES;
+const LARGE_BYTES: usize = 6 * MESSAGE_BYTES;
 /// Streams with so much room at a time.
-const LARGE_MAX: usize = 8;
+const LARGE_MAX: usize = 4;
 /// Reads in a row that would have fitted into the small room, before the large one is given back.
 const SHORT_READS_MAX: u32 = 64;
 

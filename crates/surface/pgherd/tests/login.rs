@@ -170,18 +170,31 @@ fn users_and_databases_are_passed_on_as_they_are() -> Result<()> {
     let primary = Cluster::builder(Major::V15).start()?;
     let mut relay = Relay::start(binary(), primary.port(), "")?;
     let long = "u".repeat(9_900);
-    for name in NAMES.into_iter().chain([long.as_str(), "ünï"]) {
-        let [direct, relayed] = [primary.port(), relay.port()].map(|port| -> Result<_> {
-            let mut client = Client::connect(port)?;
-            let as_user = client.start(&[("user", name), ("replication", "true")])?.error;
-            let mut client = Client::connect(port)?;
-            let database = [("user", "postgres"), ("replication", "database"), ("database", name)];
-            Ok((as_user.context("a user")?, client.start(&database)?.error.context("a database")?))
-        });
-        let relayed = relayed?;
-        assert_eq!(relayed, direct?, "{name:?}");
-        assert_eq!((relayed.0.sqlstate.as_str(), relayed.1.sqlstate.as_str()), ("28000", "3D000"));
-    }
+    let refused = |port: u16, name: &str| -> Result<_> {
+        let mut client = Client::connect(port)?;
+        let as_user = client.start(&[("user", name), ("replication", "true")])?.error;
+        let mut client = Client::connect(port)?;
+        let database = [("user", "postgres"), ("replication", "database"), ("database", name)];
+        Ok((as_user.context("a user")?, client.start(&database)?.error.context("a database")?))
+    };
+    let (server, port) = (primary.port(), relay.port());
+    // At the same time: a user who is refused has to wait for it.
+    std::thread::scope(|scope| {
+        let names = NAMES.into_iter().chain([long.as_str(), "ünï"]);
+        let all: Vec<_> = names
+            .map(|name| {
+                let both = move || anyhow::Ok((refused(port, name)?, refused(server, name)?));
+                (name, scope.spawn(both))
+            })
+            .collect();
+        for (name, both) in all {
+            let (relayed, direct) = both.join().expect("no panic")?;
+            assert_eq!(relayed, direct, "{name:?}");
+            let codes = (relayed.0.sqlstate.as_str(), relayed.1.sqlstate.as_str());
+            assert_eq!(codes, ("28000", "3D000"));
+        }
+        anyhow::Ok(())
+    })?;
     for line in relay.program()?.lines() {
         assert!(line.starts_with("20") && !line.contains('\u{1b}'), "{line:?}");
         assert!(line.len() < 500, "a line of {} bytes", line.len());

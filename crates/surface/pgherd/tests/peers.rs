@@ -241,24 +241,29 @@ fn standby_stops(name: &str) -> Result<()> {
     let receiver = standby.sql("select pid from pg_stat_wal_receiver")?;
     signal(&receiver, "STOP")?;
     let written = standby.sql("select pg_last_wal_receive_lsn()")?.parse::<Lsn>()?;
-    let before = primary.lsn()?;
-    for _ in 0..4 {
+    // How much the kernels hold depends on the machine; then the server can send nothing more.
+    let (mut sent, mut rounds) = (Lsn::INVALID, 0);
+    loop {
         primary.sql("insert into t select g, repeat('x', 500) from generate_series(1, 40000) g")?;
-        let flush = "select flush_lsn from pg_stat_replication";
-        assert!(primary.sql(flush)?.parse::<Lsn>()? <= written, "ahead of the standby");
+        rounds += 1;
+        let [flush, now] = ["flush_lsn", "sent_lsn"]
+            .map(|position| primary.sql(&format!("select {position} from pg_stat_replication")));
+        assert!(flush?.parse::<Lsn>()? <= written, "ahead of the standby");
+        let now = now?.parse::<Lsn>()?;
+        if now == sent {
+            break;
+        }
+        sent = now;
+        assert!(rounds < 20, "{sent} was read from the primary, and the standby reads nothing");
     }
-    let waiting = primary.lsn()?.bytes_since(before);
-    assert!(waiting > 60 << 20, "only {waiting} bytes of WAL");
-    // The server itself could not send all of it either: nobody took it.
-    let sent: Lsn = primary.sql("select sent_lsn from pg_stat_replication")?.parse()?;
-    assert!(sent.bytes_since(before) < waiting / 2, "{sent} was read from the primary");
+    assert!(sent < primary.lsn()?, "nothing is left on the primary");
     let peak = relay.program()?.peak_own_kb()?;
     // Without the program's file; see `hostile.rs`.
     assert!(peak < (8 << 10) + 512, "{peak} kB at the peak");
     signal(&receiver, "CONT")?;
     standby.wait_replayed(&primary)?;
     assert_eq!(standby.sql("select pid from pg_stat_wal_receiver")?, receiver);
-    assert_eq!(standby.sql("select count(*) from t")?, "160000");
+    assert_eq!(standby.sql("select count(*) from t")?, (rounds * 40_000).to_string());
     Ok(())
 }
 

@@ -9,6 +9,7 @@ use pgproto::frame::{FrameError, Header, backend, frontend, limit};
 use super::{Outbound, Session, SessionError};
 use crate::clients::{Activity, Client};
 use crate::room::{Room, SMALL_BYTES};
+use crate::stream::StreamError;
 use pgnet::{Inbound, ReadError};
 use pgtypes::Lsn;
 
@@ -17,12 +18,18 @@ const CLIENT_BYTES_MAX: usize = 1 << 20;
 
 impl Session {
     /// Sends what is in line upstream, then passes everything on until the server is ready.
+    ///
+    /// A client with a filter gets no WAL and no backup here, whatever the server sends: nobody
+    /// would have looked at it.
     pub(crate) async fn until_ready(&mut self) -> Result<(), SessionError> {
+        let is_filtered = self.filter().is_some();
         let Self { context, client, from_client, to_client, from_upstream, to_upstream, .. } = self;
         to_upstream.flush_up().await;
         let mut is_done = false;
+        let frames = Frames { is_filtered, ..Frames::default() };
+        let room = context.rooms.enter();
         tokio::select! {
-            down = pass_down(from_upstream, to_client, client, context.rooms.enter()) => down,
+            down = pass_down(from_upstream, to_client, client, frames, room) => down,
             up = pass_up(from_client, to_upstream, client, &mut is_done) => up,
             () = self.stop.cancelled() => Err(SessionError::Stopping),
         }
@@ -34,11 +41,11 @@ async fn pass_down(
     from_upstream: &mut Inbound,
     to_client: &mut Outbound,
     client: &Client,
+    mut frames: Frames,
     mut room: Room,
 ) -> Result<(), SessionError> {
     let mut buffer = vec![0; SMALL_BYTES];
-    let is_stream = client.progress().activity == Activity::Streaming;
-    let mut frames = Frames { is_stream, ..Frames::default() };
+    frames.is_stream = client.progress().activity == Activity::Streaming;
     loop {
         let bytes = match from_upstream.read_some(&mut buffer).await {
             // The last word is the server's: a standby takes anything behind it for an error.
@@ -51,6 +58,10 @@ async fn pass_down(
         let arrived = buffer.get(..bytes).unwrap_or_default();
         let ready = frames.until_ready(arrived);
         let ready = ready.map_err(|error| SessionError::Upstream(error.into()))?;
+        if frames.is_filtered && frames.has_copy_data {
+            let what = "data that no filter has seen".to_owned();
+            return Err(StreamError::Malformed(what).into());
+        }
         let (now, later) = arrived.split_at(ready.unwrap_or(bytes));
         let passed = to_client.write_through(now, frames.is_between_messages()).await;
         passed.map_err(|error| SessionError::Client(error.into()))?;
@@ -121,6 +132,10 @@ struct Frames {
     tag: u8,
     /// Whether it is a stream of WAL that passes by, and no backup.
     is_stream: bool,
+    /// Whether it is for a client with a filter.
+    is_filtered: bool,
+    /// Whether something of a stream or a backup has come.
+    has_copy_data: bool,
     /// The first bytes of its payload: they tell how far a stream is.
     head: [u8; XLogData::BYTES],
     /// Bytes of its payload that have passed by.
@@ -171,6 +186,7 @@ impl Frames {
                 self.header_bytes = 0;
                 self.payload_bytes = header.payload_bytes;
                 self.tag = header.tag;
+                self.has_copy_data |= header.tag == backend::COPY_DATA;
                 self.seen_bytes = 0;
             }
         }
