@@ -3,6 +3,8 @@
 //! They are read with the configuration, so that a bad one is a problem of the configuration
 //! with its place, both at the start and when the relay is told to read it again.
 
+use std::path::PathBuf;
+
 use tls::{Client, ClientFiles, FileProblem, Server, ServerFiles, SslMode};
 
 use crate::check::path;
@@ -46,6 +48,22 @@ pub(crate) fn server(
             None
         }
     }
+}
+
+/// Only the certificate that `http_tls` names, for those who meet it.
+pub(crate) fn shown_certificate(
+    entry: Option<Entry<'_>>,
+    environment: &Environment,
+    problems: &mut Problems<'_>,
+) -> Option<Option<PathBuf>> {
+    let Some(entry) = entry else { return Some(None) };
+    let [cert, _key, _client_ca] = section(entry.value, &keys::TLS, &mut Problems::new("", ""));
+    let Some(cert) = cert else {
+        let hint = "write `http_tls: {cert: /path/to/server.crt, key: /path/to/server.key}`";
+        problems.add(&entry.key.span, "`http_tls` has no `cert`", hint);
+        return None;
+    };
+    path(cert.value, "cert", environment, problems).map(Some)
 }
 
 /// The keys of `upstream` that are about TLS.

@@ -16,7 +16,7 @@ const fn also(name: &'static str, alias: &'static str) -> Key {
 }
 
 /// The whole file. `listen_port` is no alias of `listen`: it takes a port only.
-pub(crate) const RELAY: [Key; 12] = [
+pub(crate) const RELAY: [Key; 13] = [
     key("listen"),
     key("listen_port"),
     also("upstream", "master"),
@@ -28,6 +28,7 @@ pub(crate) const RELAY: [Key; 12] = [
     key("tls"),
     key("http"),
     key("http_token_file"),
+    key("http_hosts"),
     key("http_tls"),
 ];
 /// `tls` and `http_tls`.

@@ -2,7 +2,8 @@
 //!
 //! [`Server`] is what the relay shows to its clients, [`Client`] how it meets its upstream. Both
 //! are read from files at once and as a whole, so that a bad file is told before anything is
-//! changed; neither does any network I/O (`pgnet` does).
+//! changed; neither does any network I/O (`pgnet` does). [`http_client`] is for those who ask a
+//! relay over HTTP.
 //!
 //! # Where the truth comes from
 //!
@@ -17,12 +18,13 @@
 mod certificate;
 mod client;
 mod files;
-mod pinned;
+mod http_client;
 mod server;
 
 pub use certificate::Certificate;
 pub use client::{Client, ClientFiles, SslMode};
 pub use files::FileProblem;
+pub use http_client::{Trust, http_client};
 pub use server::{Server, ServerFiles};
 
 /// The name of PostgreSQL's protocol in ALPN; `PG_ALPN_PROTOCOL` (`pqcomm.h`).

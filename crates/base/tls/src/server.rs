@@ -4,13 +4,12 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use rustls::pki_types::CertificateDer;
+use rustls::ServerConfig;
 use rustls::server::WebPkiClientVerifier;
-use rustls::{ClientConfig, ServerConfig};
 
 use crate::certificate::end_point;
 use crate::files::{Fingerprint, Named, fingerprint};
-use crate::{ALPN, ALPN_HTTP, FileProblem, VERSIONS, pinned, provider};
+use crate::{ALPN, ALPN_HTTP, FileProblem, VERSIONS, provider};
 
 /// The files of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,7 +26,6 @@ pub struct ServerFiles {
 #[derive(Clone)]
 pub struct Server {
     config: Arc<ServerConfig>,
-    own: CertificateDer<'static>,
     end_point: Option<Arc<[u8]>>,
     fingerprint: Fingerprint,
 }
@@ -45,11 +43,8 @@ impl Server {
         let fingerprint =
             fingerprint([Some(&files.cert), Some(&files.key), files.client_ca.as_ref()]);
         let chain = cert.certificates()?;
-        let Some(own) = chain.first().cloned() else {
-            return Err(cert.problem("there is no certificate in the file", "check the path"));
-        };
         let own_key = key.key()?;
-        let end_point = end_point(&own).map(Arc::from);
+        let end_point = chain.first().and_then(|own| end_point(own)).map(Arc::from);
         let builder = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(&VERSIONS)
             .map_err(|error| cert.problem(error, "this is a defect of pgherd"))?;
@@ -72,7 +67,7 @@ impl Server {
             error => cert.problem(error, "check the certificate and its key"),
         })?;
         config.alpn_protocols = vec![ALPN.to_vec()];
-        Ok(Self { config: Arc::new(config), own, end_point, fingerprint })
+        Ok(Self { config: Arc::new(config), end_point, fingerprint })
     }
 
     /// For the handshake.
@@ -87,15 +82,6 @@ impl Server {
         let mut config = ServerConfig::clone(&self.config);
         config.alpn_protocols = vec![ALPN_HTTP.to_vec()];
         Arc::new(config)
-    }
-
-    /// For a client that speaks HTTP to the server with exactly this certificate.
-    ///
-    /// # Errors
-    ///
-    /// When the provider lacks the versions, which is a defect.
-    pub fn http_client(&self) -> Result<Arc<ClientConfig>, rustls::Error> {
-        pinned::config(self.own.clone())
     }
 
     /// What clients that bind the channel (`tls-server-end-point`) have to send; nothing when

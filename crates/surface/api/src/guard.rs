@@ -3,7 +3,8 @@
 //! Reading is open to whoever can connect, but not to web pages of other sites: a name that an
 //! attacker's DNS points here is not answered (`Host`), and no page may read across origins,
 //! because no answer allows it. Changing needs the token, which no page knows and no browser sends
-//! by itself, or the Unix socket, which no browser opens.
+//! by itself, the Unix socket, which no browser opens, or a client's certificate; a browser does
+//! show that by itself, so what pages of other sites send (`Origin`) is refused.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -34,21 +35,25 @@ pub(crate) enum Way {
     Unix,
 }
 
-/// Refuses names that are not this host's, against DNS rebinding.
-pub(crate) fn host(headers: &HeaderMap, way: Way) -> Result<(), Refusal> {
-    if way == Way::Unix {
+/// Refuses names that are neither this host's nor `more`, against DNS rebinding. Over TLS a browser
+/// holds the name against the certificate.
+pub(crate) fn host(headers: &HeaderMap, way: Way, more: &[String]) -> Result<(), Refusal> {
+    if way != Way::Tcp {
         return Ok(());
     }
     let mut hosts = headers.get_all(header::HOST).iter();
-    let (host, more) = (hosts.next(), hosts.next());
-    let host = host.filter(|_| more.is_none()).and_then(|host| host.to_str().ok());
+    let (host, second) = (hosts.next(), hosts.next());
+    let host = host.filter(|_| second.is_none()).and_then(|host| host.to_str().ok());
     let host = host.and_then(|host| host.parse::<Authority>().ok());
     let refusal = || {
-        let what = "ask by address, as localhost, or by this host's own name";
+        let what = "ask by address, as localhost, by this host's own name, or by one of \
+                    http_hosts";
         (StatusCode::MISDIRECTED_REQUEST, format!("the Host header names another site: {what}"))
     };
     let host = host.ok_or_else(refusal)?;
-    if is_ours(host.host()) { Ok(()) } else { Err(refusal()) }
+    let host = host.host();
+    let listed = more.iter().any(|name| name.eq_ignore_ascii_case(host));
+    if listed || is_ours(host) { Ok(()) } else { Err(refusal()) }
 }
 
 fn is_ours(host: &str) -> bool {
@@ -76,8 +81,16 @@ pub(crate) fn change(
         return Ok(());
     }
     let Some(file) = token_file else {
-        let what = "http_token_file is not set, so nothing is changed over TCP: set it, use a \
-                    Unix socket for http, or send SIGHUP to the relay";
+        let what = match way {
+            Way::Tls { .. } => {
+                "this needs a certificate of an authority in client_ca of http_tls, or a token in \
+                 http_token_file, which is not set"
+            }
+            Way::Tcp | Way::Unix => {
+                "http_token_file is not set, so nothing is changed over TCP: set it, use a Unix \
+                 socket for http, or send SIGHUP to the relay"
+            }
+        };
         return Err((StatusCode::FORBIDDEN, what.to_owned()));
     };
     let token = token(file).map_err(|what| (StatusCode::FORBIDDEN, what))?;
@@ -149,13 +162,19 @@ mod tests {
             ("", false),
             ("a b", false),
         ] {
-            let answered = super::host(&headers(&[(header::HOST, host)]), Way::Tcp).is_ok();
-            assert_eq!(answered, ours, "{host}");
+            let named = headers(&[(header::HOST, host)]);
+            assert_eq!(super::host(&named, Way::Tcp, &[]).is_ok(), ours, "{host}");
+            assert!(super::host(&named, Way::Tls { certified: false }, &[]).is_ok(), "{host}");
         }
-        assert!(host(&HeaderMap::new(), Way::Tcp).is_err());
-        assert!(host(&HeaderMap::new(), Way::Unix).is_ok());
+        assert!(host(&HeaderMap::new(), Way::Tcp, &[]).is_err());
+        assert!(host(&HeaderMap::new(), Way::Unix, &[]).is_ok());
         let twice = [(header::HOST, "localhost"), (header::HOST, "localhost")];
-        assert!(host(&headers(&twice), Way::Tcp).is_err());
+        assert!(host(&headers(&twice), Way::Tcp, &[]).is_err());
+        let listed = ["relay1.example.com".to_owned()];
+        for (name, ours) in [("Relay1.example.com:80", true), ("x.relay1.example.com", false)] {
+            let named = headers(&[(header::HOST, name)]);
+            assert_eq!(host(&named, Way::Tcp, &listed).is_ok(), ours, "{name}");
+        }
     }
 
     #[test]

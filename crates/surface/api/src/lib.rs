@@ -53,6 +53,11 @@ impl Options {
         self.relay.options().http.and_then(|http| http.token_file)
     }
 
+    /// Names it is asked by, as the configuration has them now.
+    fn hosts(&self) -> Vec<String> {
+        self.relay.options().http.map(|http| http.hosts).unwrap_or_default()
+    }
+
     /// What is shown in handshakes, as the configuration has it now.
     fn tls(&self) -> Option<tls::Server> {
         self.relay.options().http.and_then(|http| http.tls)

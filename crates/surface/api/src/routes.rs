@@ -103,7 +103,7 @@ impl Answers {
 
     /// Answers a request, whatever it is.
     pub(crate) async fn answer(&self, mut request: Request<Body>, way: Way) -> Response {
-        let answer = match guard::host(request.headers(), way) {
+        let answer = match guard::host(request.headers(), way, &self.options.hosts()) {
             Err(refusal) => trouble(refusal),
             Ok(()) => {
                 request.extensions_mut().insert(way);
