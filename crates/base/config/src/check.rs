@@ -11,7 +11,7 @@ use crate::problem::{Place, Problems};
 use crate::scalar::{boolean, duration, list, number, port, shown, text, wrong_type};
 use crate::section::{Entry, section};
 use crate::tree::{Node, Value};
-use crate::{Host, Http, Limits, LogFormat, Overrides, Relay};
+use crate::{Ask, Host, Limits, LogFormat, Overrides, Relay};
 use crate::{configurations, encryption, http, keys, upstream};
 
 const LISTEN_PORT: u16 = 5433;
@@ -37,7 +37,9 @@ pub(crate) fn file(
         tls,
         http,
         token_file,
-    ] = root.map_or([None; 11], |root| section(root, &keys::RELAY, problems));
+        http_hosts,
+        http_tls,
+    ] = root.map_or([None; 13], |root| section(root, &keys::RELAY, problems));
     if root.is_some_and(|root| !matches!(root.value, Value::Map(_))) {
         return None; // noted by `section`; that nothing is in it goes without saying
     }
@@ -59,8 +61,9 @@ pub(crate) fn file(
     };
     let limits = limits.map_or(Some(Limits::default()), |entry| limits_of(entry.value, problems));
     let log_format = log_format.map_or(Some(LogFormat::default()), |entry| format(entry, problems));
-    let http = http::read(http, token_file, environment, problems);
-    let tls = encryption::server(tls, environment, problems);
+    let http = http::Entries { http, token_file, hosts: http_hosts, tls: http_tls };
+    let http = http::read(http, environment, problems);
+    let tls = encryption::server("tls", tls, environment, problems);
     Some(Relay {
         listen: listen?,
         http: http?,
@@ -74,16 +77,16 @@ pub(crate) fn file(
     })
 }
 
-/// Only `http` and `http_token_file` of the tree; problems with other keys are not noted.
-pub(crate) fn http(
+/// Only what tells how a running relay is asked; problems with other keys are not noted.
+pub(crate) fn ask(
     root: Option<&Node>,
     environment: &Environment,
     problems: &mut Problems<'_>,
-) -> Option<Option<Http>> {
+) -> Option<Option<Ask>> {
     let mut others = Problems::new("", "");
     let entries = root.map(|root| section(root, &keys::RELAY, &mut others));
-    let [.., http, token_file] = entries.unwrap_or_default();
-    http::read(http, token_file, environment, problems)
+    let [.., http, token_file, hosts, tls] = entries.unwrap_or_default();
+    http::ask(http::Entries { http, token_file, hosts, tls }, environment, problems)
 }
 
 /// The settings without a file.

@@ -1,7 +1,9 @@
-//! The section `tls`, and what `upstream` says of TLS: files that are read at once.
+//! The sections `tls` and `http_tls`, and what `upstream` says of TLS: files that are read at once.
 //!
 //! They are read with the configuration, so that a bad one is a problem of the configuration
 //! with its place, both at the start and when the relay is told to read it again.
+
+use std::path::PathBuf;
 
 use tls::{Client, ClientFiles, FileProblem, Server, ServerFiles, SslMode};
 
@@ -12,16 +14,17 @@ use crate::problem::Problems;
 use crate::scalar::{shown, text};
 use crate::section::{Entry, section};
 
-/// `tls`; `Some(None)` without the section.
+/// `tls` or `http_tls`, as `name` says; `Some(None)` without the section.
 pub(crate) fn server(
+    name: &str,
     entry: Option<Entry<'_>>,
     environment: &Environment,
     problems: &mut Problems<'_>,
 ) -> Option<Option<Server>> {
     let Some(entry) = entry else { return Some(None) };
     let [cert, key, client_ca] = section(entry.value, &keys::TLS, problems);
-    let mut file = |name, entry: Option<Entry<'_>>| match entry {
-        Some(entry) => path(entry.value, name, environment, problems).map(Some),
+    let mut file = |key, entry: Option<Entry<'_>>| match entry {
+        Some(entry) => path(entry.value, key, environment, problems).map(Some),
         None => Some(None),
     };
     let files = [file("cert", cert), file("key", key), file("client_ca", client_ca)];
@@ -29,8 +32,10 @@ pub(crate) fn server(
     let (cert_file, key_file, client_ca_file) = (cert_file?, key_file?, client_ca_file?);
     let (Some(cert_file), Some(key_file)) = (cert_file, key_file) else {
         if matches!(entry.value.value, crate::tree::Value::Map(_)) {
-            let hint = "write `tls: {cert: /path/to/server.crt, key: /path/to/server.key}`";
-            problems.add(&entry.key.span, "`tls` needs both `cert` and `key`", hint);
+            let hint =
+                format!("write `{name}: {{cert: /path/to/server.crt, key: /path/to/server.key}}`");
+            let message = format!("`{name}` needs both `cert` and `key`");
+            problems.add(&entry.key.span, message, hint);
         }
         return None;
     };
@@ -43,6 +48,22 @@ pub(crate) fn server(
             None
         }
     }
+}
+
+/// Only the certificate that `http_tls` names, for those who meet it.
+pub(crate) fn shown_certificate(
+    entry: Option<Entry<'_>>,
+    environment: &Environment,
+    problems: &mut Problems<'_>,
+) -> Option<Option<PathBuf>> {
+    let Some(entry) = entry else { return Some(None) };
+    let [cert, _key, _client_ca] = section(entry.value, &keys::TLS, &mut Problems::new("", ""));
+    let Some(cert) = cert else {
+        let hint = "write `http_tls: {cert: /path/to/server.crt, key: /path/to/server.key}`";
+        problems.add(&entry.key.span, "`http_tls` has no `cert`", hint);
+        return None;
+    };
+    path(cert.value, "cert", environment, problems).map(Some)
 }
 
 /// The keys of `upstream` that are about TLS.

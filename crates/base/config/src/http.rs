@@ -1,20 +1,27 @@
-//! `http` and `http_token_file`: where the relay tells about itself, and who may change it.
+//! `http` and what belongs to it: where the relay tells about itself, and who may change it.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::str::FromStr;
 
 use crate::check::path;
+use crate::encryption;
 use crate::environment::Environment;
 use crate::problem::Problems;
-use crate::scalar::{shown, text};
+use crate::scalar::{list, shown, text};
 use crate::section::Entry;
+use crate::tree::Node;
 
 /// The port that examples use.
 const PORT: u16 = 8432;
 /// Bytes in `sun_path` of `sockaddr_un` on Linux, less the NUL at its end.
 const SOCKET_PATH_BYTES_MAX: usize = 107;
+/// Most names.
+const HOSTS_MAX: usize = 64;
+/// Longest name of a host, in bytes; RFC 1035, section 2.3.4.
+const HOST_BYTES_MAX: usize = 253;
 
 /// The HTTP side of the relay.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +31,30 @@ pub struct Http {
     /// The file with the token that changes need over TCP; an absolute path. It is read for each
     /// change and never kept.
     pub token_file: Option<PathBuf>,
+    /// Names that it is asked by, beside those that are this host's anyway; in lower case.
+    pub hosts: Vec<String>,
+    /// The certificate it shows, and whose clients may change without a token; plain HTTP without.
+    pub tls: Option<tls::Server>,
+}
+
+/// What a command needs to ask a running relay.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ask {
+    /// Where it answers.
+    pub address: HttpAddress,
+    /// The file with the token; an absolute path.
+    pub token_file: Option<PathBuf>,
+    /// The file with the certificate it shows; plain HTTP without. An absolute path.
+    pub certificate: Option<PathBuf>,
+}
+
+/// The keys of the file.
+#[derive(Clone, Copy)]
+pub(crate) struct Entries<'n> {
+    pub(crate) http: Option<Entry<'n>>,
+    pub(crate) token_file: Option<Entry<'n>>,
+    pub(crate) hosts: Option<Entry<'n>>,
+    pub(crate) tls: Option<Entry<'n>>,
 }
 
 /// An address for HTTP.
@@ -44,32 +75,94 @@ impl fmt::Display for HttpAddress {
     }
 }
 
-/// Reads both keys; `Some(None)` when there is to be no HTTP.
+/// Reads all keys; `Some(None)` when there is to be no HTTP.
 pub(crate) fn read(
-    http: Option<Entry<'_>>,
-    token_file: Option<Entry<'_>>,
+    entries: Entries<'_>,
     environment: &Environment,
     problems: &mut Problems<'_>,
 ) -> Option<Option<Http>> {
-    let token = token_file
-        .map(|entry| path(entry.value, "http_token_file", environment, problems))
-        .map_or(Some(None), |path| path.map(Some));
-    let Some(http) = http else {
-        if let Some(entry) = token_file {
-            let hint = format!("add `http: 127.0.0.1:{PORT}`, or remove `http_token_file`");
-            problems.add(&entry.key.span, "a token without `http`", hint);
-            return None;
-        }
+    let hosts = entries.hosts.map_or(Some(Vec::new()), |entry| hosts(entry.value, problems));
+    let tls = encryption::server("http_tls", entries.tls, environment, problems);
+    let Some((address, token_file)) = place(entries, environment, problems)? else {
         return Some(None);
     };
-    let written = text(http.value, "http", problems)?;
-    match written.parse() {
-        Ok(address) => Some(Some(Http { address, token_file: token? })),
+    Some(Some(Http { address, token_file, hosts: hosts?, tls: tls? }))
+}
+
+/// Reads what those who ask have to know; `Some(None)` when there is no HTTP.
+pub(crate) fn ask(
+    entries: Entries<'_>,
+    environment: &Environment,
+    problems: &mut Problems<'_>,
+) -> Option<Option<Ask>> {
+    let certificate = encryption::shown_certificate(entries.tls, environment, problems);
+    let Some((address, token_file)) = place(entries, environment, problems)? else {
+        return Some(None);
+    };
+    Some(Some(Ask { address, token_file, certificate: certificate? }))
+}
+
+/// The address and the file of the token.
+fn place(
+    entries: Entries<'_>,
+    environment: &Environment,
+    problems: &mut Problems<'_>,
+) -> Option<Option<(HttpAddress, Option<PathBuf>)>> {
+    let token_file = entries
+        .token_file
+        .map(|entry| path(entry.value, "http_token_file", environment, problems))
+        .map_or(Some(None), |path| path.map(Some));
+    let Some(http) = entries.http else {
+        let orphans = [
+            ("http_token_file", entries.token_file),
+            ("http_hosts", entries.hosts),
+            ("http_tls", entries.tls),
+        ];
+        let orphans = orphans.iter().filter_map(|(key, entry)| Some((key, (*entry)?)));
+        let mut alone = true;
+        for (key, entry) in orphans {
+            let hint = format!("add `http: \"127.0.0.1:{PORT}\"`, or remove `{key}`");
+            problems.add(&entry.key.span, format!("`{key}` without `http`"), hint);
+            alone = false;
+        }
+        return alone.then_some(None);
+    };
+    let address = match text(http.value, "http", problems)?.parse() {
+        Ok(address) => address,
         Err(BadHttpAddress(message)) => {
             problems.add(&http.value.span, message, hint());
-            None
+            return None;
         }
+    };
+    if let (HttpAddress::Unix(_), Some(entry)) = (&address, entries.tls) {
+        let hint = "remove `http_tls`, or give `http` an address and a port";
+        problems.add(&entry.key.span, "a Unix socket has no TLS", hint);
+        return None;
     }
+    Some(Some((address, token_file?)))
+}
+
+/// `http_hosts`.
+fn hosts(node: &Node, problems: &mut Problems<'_>) -> Option<Vec<String>> {
+    let items = list(node, "[relay1.example.com]", problems)?;
+    if items.len() > HOSTS_MAX {
+        let message = format!("{} names in `http_hosts`", items.len());
+        problems.add(&node.span, message, format!("list at most {HOSTS_MAX}"));
+        return None;
+    }
+    let name = |item: &Rc<Node>| {
+        let written = text(item, "a name in http_hosts", problems)?;
+        let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+        if written.len() <= HOST_BYTES_MAX && written.bytes().all(fits) {
+            return Some(written.to_ascii_lowercase());
+        }
+        let message = format!("{} is not the name of a host", shown(written));
+        problems.add(&item.span, message, "write the name alone, without a port or a path");
+        None
+    };
+    // Every bad one is told of.
+    let names: Vec<_> = items.iter().map(name).collect();
+    names.into_iter().collect()
 }
 
 /// What is not an address for HTTP.

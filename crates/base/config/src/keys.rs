@@ -16,7 +16,7 @@ const fn also(name: &'static str, alias: &'static str) -> Key {
 }
 
 /// The whole file. `listen_port` is no alias of `listen`: it takes a port only.
-pub(crate) const RELAY: [Key; 11] = [
+pub(crate) const RELAY: [Key; 13] = [
     key("listen"),
     key("listen_port"),
     also("upstream", "master"),
@@ -28,8 +28,10 @@ pub(crate) const RELAY: [Key; 11] = [
     key("tls"),
     key("http"),
     key("http_token_file"),
+    key("http_hosts"),
+    key("http_tls"),
 ];
-/// `tls`.
+/// `tls` and `http_tls`.
 pub(crate) const TLS: [Key; 3] = [key("cert"), key("key"), key("client_ca")];
 /// `upstream`.
 pub(crate) const UPSTREAM: [Key; 13] = [

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::environment::Environment;
 use crate::problem::{Place, Problem, Problems};
-use crate::{ConfigError, Http, Overrides, Relay, check, tree};
+use crate::{Ask, ConfigError, Overrides, Relay, check, tree};
 
 /// Largest file, in bytes: ten thousand names take a third of it.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -58,20 +58,20 @@ pub fn from_text(name: &str, text: &str, overrides: &Overrides) -> Result<Relay,
     in_environment(name, text, overrides, &Environment::of_process())
 }
 
-/// Reads only where the relay of this file answers HTTP: for commands that ask it. Whatever else
-/// is wrong with the file is the relay's to tell.
+/// Reads only where the relay of this file answers HTTP, for commands that ask it: neither the key
+/// of a certificate nor a token is read. Whatever else is wrong with the file is the relay's to tell.
 ///
 /// # Errors
 ///
 /// [`ConfigError`] when the file cannot be read, is not YAML, or its `http` is wrong.
-pub fn load_http(path: &Path) -> Result<Option<Http>, ConfigError> {
+pub fn load_ask(path: &Path) -> Result<Option<Ask>, ConfigError> {
     let name = path.display().to_string();
     let text = read(path, &name)?;
     let mut problems = Problems::new(&name, &text);
     let root = tree::parse(&text, &mut problems);
-    let http = root
-        .and_then(|root| check::http(root.as_deref(), &Environment::of_process(), &mut problems));
-    problems.finish(http)
+    let ask = root
+        .and_then(|root| check::ask(root.as_deref(), &Environment::of_process(), &mut problems));
+    problems.finish(ask)
 }
 
 fn in_environment(

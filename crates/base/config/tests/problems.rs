@@ -68,6 +68,39 @@ fn hosts() {
 }
 
 #[test]
+fn http() {
+    let unix = "upstream: {}\nhttp: \"unix:/run/a.sock\"\nhttp_tls: {}\n";
+    let long = format!("upstream: {{}}\nhttp: \"[::1]:1\"\nhttp_hosts: [{}]\n", "a".repeat(254));
+    check(&[
+        ("upstream: {}\nhttp: localhost:8432\n", (2, 7), "not an address", "not looked up"),
+        ("upstream: {}\nhttp_token_file: /t\n", (2, 1), "without `http`", "127.0.0.1:8432"),
+        ("upstream: {}\nhttp_hosts: [a]\n", (2, 1), "without `http`", "remove `http_hosts`"),
+        (
+            "upstream: {}\nhttp: \"[::1]:1\"\nhttp_hosts: [a, \"b:1\"]\n",
+            (3, 17),
+            "not the name of a host",
+            "without a port",
+        ),
+        ("upstream: {}\nhttp: \"[::1]:1\"\nhttp_hosts: a\n", (3, 13), "a list", "[relay1"),
+        (&long, (3, 14), "not the name of a host", "without a port"),
+        (
+            "upstream: {}\nhttp: \"[::1]:1\"\nhttp_tls: {key: /k}\n",
+            (3, 1),
+            "`http_tls` needs both",
+            "http_tls: {cert:",
+        ),
+        (
+            "upstream: {}\nhttp: \"[::1]:1\"\nhttp_tls: {cert: /no, key: /k}\n",
+            (3, 18),
+            "No such file",
+            "path",
+        ),
+    ]);
+    let both = refused(unix).to_string();
+    assert!(both.contains("a Unix socket has no TLS") && both.contains("needs both"), "{both}");
+}
+
+#[test]
 fn passing() {
     check(&[
         (

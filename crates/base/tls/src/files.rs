@@ -81,6 +81,12 @@ impl Named<'_> {
         Ok(found)
     }
 
+    /// The first certificate in the file, which is the server's or client's own.
+    pub(crate) fn own_certificate(&self) -> Result<CertificateDer<'static>, FileProblem> {
+        let first = self.certificates()?.into_iter().next();
+        first.ok_or_else(|| self.problem("there is no certificate in the file", "check the path"))
+    }
+
     /// Those whose signatures count.
     pub(crate) fn authorities(&self) -> Result<Arc<RootCertStore>, FileProblem> {
         let mut roots = RootCertStore::empty();

@@ -2,7 +2,8 @@
 //!
 //! [`Server`] is what the relay shows to its clients, [`Client`] how it meets its upstream. Both
 //! are read from files at once and as a whole, so that a bad file is told before anything is
-//! changed; neither does any network I/O (`pgnet` does).
+//! changed; neither does any network I/O (`pgnet` does). [`http_client`] is for those who ask a
+//! relay over HTTP.
 //!
 //! # Where the truth comes from
 //!
@@ -17,15 +18,20 @@
 mod certificate;
 mod client;
 mod files;
+mod http_client;
 mod server;
 
 pub use certificate::Certificate;
 pub use client::{Client, ClientFiles, SslMode};
 pub use files::FileProblem;
+pub use http_client::{Trust, http_client};
 pub use server::{Server, ServerFiles};
 
 /// The name of PostgreSQL's protocol in ALPN; `PG_ALPN_PROTOCOL` (`pqcomm.h`).
 pub const ALPN: &[u8] = b"postgresql";
+
+/// The name of the only HTTP that is spoken, in ALPN; RFC 7301, section 6.
+pub const ALPN_HTTP: &[u8] = b"http/1.1";
 
 /// The one provider of cryptography.
 fn provider() -> std::sync::Arc<rustls::crypto::CryptoProvider> {

@@ -9,7 +9,7 @@ use rustls::server::WebPkiClientVerifier;
 
 use crate::certificate::end_point;
 use crate::files::{Fingerprint, Named, fingerprint};
-use crate::{ALPN, FileProblem, VERSIONS, provider};
+use crate::{ALPN, ALPN_HTTP, FileProblem, VERSIONS, provider};
 
 /// The files of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,6 +74,14 @@ impl Server {
     #[must_use]
     pub fn config(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.config)
+    }
+
+    /// For the handshake of a client that speaks HTTP.
+    #[must_use]
+    pub fn http_config(&self) -> Arc<ServerConfig> {
+        let mut config = ServerConfig::clone(&self.config);
+        config.alpn_protocols = vec![ALPN_HTTP.to_vec()];
+        Arc::new(config)
     }
 
     /// What clients that bind the channel (`tls-server-end-point`) have to send; nothing when

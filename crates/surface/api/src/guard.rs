@@ -3,7 +3,8 @@
 //! Reading is open to whoever can connect, but not to web pages of other sites: a name that an
 //! attacker's DNS points here is not answered (`Host`), and no page may read across origins,
 //! because no answer allows it. Changing needs the token, which no page knows and no browser sends
-//! by itself, or the Unix socket, which no browser opens.
+//! by itself, the Unix socket, which no browser opens, or a client's certificate; a browser does
+//! show that by itself, so what pages of other sites send (`Origin`) is refused.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -27,24 +28,32 @@ pub(crate) type Refusal = (StatusCode, String);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Way {
     Tcp,
+    /// TLS over TCP; whether the client showed a certificate, which the handshake verified then.
+    Tls {
+        certified: bool,
+    },
     Unix,
 }
 
-/// Refuses names that are not this host's, against DNS rebinding.
-pub(crate) fn host(headers: &HeaderMap, way: Way) -> Result<(), Refusal> {
-    if way == Way::Unix {
+/// Refuses names that are neither this host's nor `more`, against DNS rebinding. Over TLS a browser
+/// holds the name against the certificate.
+pub(crate) fn host(headers: &HeaderMap, way: Way, more: &[String]) -> Result<(), Refusal> {
+    if way != Way::Tcp {
         return Ok(());
     }
     let mut hosts = headers.get_all(header::HOST).iter();
-    let (host, more) = (hosts.next(), hosts.next());
-    let host = host.filter(|_| more.is_none()).and_then(|host| host.to_str().ok());
+    let (host, second) = (hosts.next(), hosts.next());
+    let host = host.filter(|_| second.is_none()).and_then(|host| host.to_str().ok());
     let host = host.and_then(|host| host.parse::<Authority>().ok());
     let refusal = || {
-        let what = "ask by address, as localhost, or by this host's own name";
+        let what = "ask by address, as localhost, by this host's own name, or by one of \
+                    http_hosts";
         (StatusCode::MISDIRECTED_REQUEST, format!("the Host header names another site: {what}"))
     };
     let host = host.ok_or_else(refusal)?;
-    if is_ours(host.host()) { Ok(()) } else { Err(refusal()) }
+    let host = host.host();
+    let listed = more.iter().any(|name| name.eq_ignore_ascii_case(host));
+    if listed || is_ours(host) { Ok(()) } else { Err(refusal()) }
 }
 
 fn is_ours(host: &str) -> bool {
@@ -57,7 +66,7 @@ fn is_ours(host: &str) -> bool {
             .is_ok_and(|own| own.eq_ignore_ascii_case(host))
 }
 
-/// Lets a change through: it has the token, or came over the Unix socket.
+/// Lets a change through: it has the token or a certificate, or came over the Unix socket.
 pub(crate) fn change(
     headers: &HeaderMap,
     way: Way,
@@ -66,10 +75,22 @@ pub(crate) fn change(
     if way == Way::Unix {
         return Ok(());
     }
-    own_page(headers)?;
+    // A browser shows a certificate by itself: pages of other sites are refused before it counts.
+    own_page(headers, way)?;
+    if way == (Way::Tls { certified: true }) {
+        return Ok(());
+    }
     let Some(file) = token_file else {
-        let what = "http_token_file is not set, so nothing is changed over TCP: set it, use a \
-                    Unix socket for http, or send SIGHUP to the relay";
+        let what = match way {
+            Way::Tls { .. } => {
+                "this needs a certificate of an authority in client_ca of http_tls, or a token in \
+                 http_token_file, which is not set"
+            }
+            Way::Tcp | Way::Unix => {
+                "http_token_file is not set, so nothing is changed over TCP: set it, use a Unix \
+                 socket for http, or send SIGHUP to the relay"
+            }
+        };
         return Err((StatusCode::FORBIDDEN, what.to_owned()));
     };
     let token = token(file).map_err(|what| (StatusCode::FORBIDDEN, what))?;
@@ -89,9 +110,10 @@ pub(crate) fn change(
 }
 
 /// Refuses what a page of another site sends.
-fn own_page(headers: &HeaderMap) -> Result<(), Refusal> {
+fn own_page(headers: &HeaderMap, way: Way) -> Result<(), Refusal> {
     let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
-    let origin = origin.to_str().ok().and_then(|it| it.strip_prefix("http://"));
+    let scheme = if matches!(way, Way::Tls { .. }) { "https://" } else { "http://" };
+    let origin = origin.to_str().ok().and_then(|it| it.strip_prefix(scheme));
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
     if origin.is_some() && origin == host {
         return Ok(());
@@ -140,13 +162,19 @@ mod tests {
             ("", false),
             ("a b", false),
         ] {
-            let answered = super::host(&headers(&[(header::HOST, host)]), Way::Tcp).is_ok();
-            assert_eq!(answered, ours, "{host}");
+            let named = headers(&[(header::HOST, host)]);
+            assert_eq!(super::host(&named, Way::Tcp, &[]).is_ok(), ours, "{host}");
+            assert!(super::host(&named, Way::Tls { certified: false }, &[]).is_ok(), "{host}");
         }
-        assert!(host(&HeaderMap::new(), Way::Tcp).is_err());
-        assert!(host(&HeaderMap::new(), Way::Unix).is_ok());
+        assert!(host(&HeaderMap::new(), Way::Tcp, &[]).is_err());
+        assert!(host(&HeaderMap::new(), Way::Unix, &[]).is_ok());
         let twice = [(header::HOST, "localhost"), (header::HOST, "localhost")];
-        assert!(host(&headers(&twice), Way::Tcp).is_err());
+        assert!(host(&headers(&twice), Way::Tcp, &[]).is_err());
+        let listed = ["relay1.example.com".to_owned()];
+        for (name, ours) in [("Relay1.example.com:80", true), ("x.relay1.example.com", false)] {
+            let named = headers(&[(header::HOST, name)]);
+            assert_eq!(host(&named, Way::Tcp, &listed).is_ok(), ours, "{name}");
+        }
     }
 
     #[test]
@@ -179,6 +207,17 @@ mod tests {
         for other in ["http://evil.example", "null", "https://127.0.0.1:8432"] {
             let from = [bearer.clone(), host.clone(), origin(other)];
             assert_eq!(status(&from, Some(&file)), Some(403), "{other}");
+        }
+        let tls = |certified, pairs: &[(header::HeaderName, &str)]| {
+            let way = Way::Tls { certified };
+            change(&headers(pairs), way, Some(&file)).err().map(|(status, _)| status.as_u16())
+        };
+        assert_eq!(tls(true, &[]), None);
+        assert_eq!(tls(false, &[]), Some(401));
+        assert_eq!(tls(false, std::slice::from_ref(&bearer)), None);
+        assert_eq!(tls(true, &[host.clone(), origin("https://127.0.0.1:8432")]), None);
+        for other in ["https://evil.example", "null", "http://127.0.0.1:8432"] {
+            assert_eq!(tls(true, &[host.clone(), origin(other)]), Some(403), "{other}");
         }
         mode(0o644);
         assert_eq!(status(std::slice::from_ref(&bearer), Some(&file)), Some(403));

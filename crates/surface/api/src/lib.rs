@@ -5,8 +5,8 @@
 //!
 //! # What it does not do
 //!
-//! No TLS: it is for this host, or for a proxy that has TLS. Whoever can connect can read; only
-//! what changes something needs a token or the Unix socket.
+//! Whoever can connect can read, also over TLS; only what changes something needs a token, a
+//! certificate or the Unix socket.
 
 mod guard;
 pub mod metrics;
@@ -51,5 +51,15 @@ impl Options {
     /// The file of the token, as the configuration has it now.
     fn token_file(&self) -> Option<PathBuf> {
         self.relay.options().http.and_then(|http| http.token_file)
+    }
+
+    /// Names it is asked by, as the configuration has them now.
+    fn hosts(&self) -> Vec<String> {
+        self.relay.options().http.map(|http| http.hosts).unwrap_or_default()
+    }
+
+    /// What is shown in handshakes, as the configuration has it now.
+    fn tls(&self) -> Option<tls::Server> {
+        self.relay.options().http.and_then(|http| http.tls)
     }
 }

@@ -67,11 +67,14 @@ type Relay = State<Arc<Shared>>;
 
 /// All answers, ready to be given.
 #[derive(Clone)]
-pub(crate) struct Answers(Router);
+pub(crate) struct Answers {
+    router: Router,
+    options: Options,
+}
 
 impl Answers {
     pub(crate) fn new(options: Options) -> Self {
-        let shared = Arc::new(Shared { options, changing: Mutex::new(()) });
+        let shared = Arc::new(Shared { options: options.clone(), changing: Mutex::new(()) });
         let router = Router::new()
             .route("/healthz", get(healthz))
             .route("/readyz", get(readyz))
@@ -90,16 +93,21 @@ impl Answers {
             .method_not_allowed_fallback(wrong_method)
             .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
             .with_state(shared);
-        Self(router)
+        Self { router, options }
+    }
+
+    /// What is shown in handshakes; nothing for plain HTTP.
+    pub(crate) fn tls(&self) -> Option<tls::Server> {
+        self.options.tls()
     }
 
     /// Answers a request, whatever it is.
     pub(crate) async fn answer(&self, mut request: Request<Body>, way: Way) -> Response {
-        let answer = match guard::host(request.headers(), way) {
+        let answer = match guard::host(request.headers(), way, &self.options.hosts()) {
             Err(refusal) => trouble(refusal),
             Ok(()) => {
                 request.extensions_mut().insert(way);
-                let answer = TowerToHyperService::new(self.0.clone()).call(request);
+                let answer = TowerToHyperService::new(self.router.clone()).call(request);
                 match tokio::time::timeout(ANSWER_TIMEOUT, answer).await {
                     Ok(Ok(answer)) => answer,
                     Ok(Err(never)) => match never {},

@@ -14,8 +14,10 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tasks::{CancellationToken, Group};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tracing::{info, warn};
 
 use crate::Options;
@@ -26,6 +28,8 @@ use crate::routes::Answers;
 const CONNECTIONS_MAX: usize = 64;
 /// Time for the head of a request, and between two of them.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time for the handshake of TLS.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest head of a request, in bytes.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Most headers of a request.
@@ -86,7 +90,7 @@ impl Service {
     pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
         let Self { socket, options } = self;
         info!(address = %options.address, "answering HTTP");
-        if !options.address.is_local() {
+        if !options.address.is_local() && options.tls().is_none() {
             info!("other hosts can read metrics and status over HTTP, without TLS or a login");
         }
         let answers = Answers::new(options);
@@ -129,7 +133,7 @@ async fn bind_unix(file: PathBuf) -> io::Result<Socket> {
 }
 
 enum Accepted {
-    Tcp(tokio::net::TcpStream),
+    Tcp(TcpStream),
     Unix(UnixStream),
 }
 
@@ -154,11 +158,52 @@ impl Drop for Socket {
 impl Accepted {
     async fn serve(self, answers: Answers, stop: CancellationToken) -> anyhow::Result<()> {
         match self {
-            Self::Tcp(stream) => serve(stream, Way::Tcp, answers, stop).await,
+            Self::Tcp(stream) => match answers.tls() {
+                Some(tls) => encrypt(stream, &tls, answers, stop).await,
+                None => serve(stream, Way::Tcp, answers, stop).await,
+            },
             Self::Unix(stream) => serve(stream, Way::Unix, answers, stop).await,
         }
         Ok(())
     }
+}
+
+/// What plain HTTP gets from a port that speaks TLS.
+const PLAIN_REFUSED: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\n\
+    connection: close\r\ncontent-length: 23\r\n\r\nthis port speaks HTTPS\n";
+/// The first byte of TLS: a record with a handshake; RFC 8446, section 5.1.
+const TLS_HANDSHAKE: u8 = 0x16;
+
+/// Answers over TLS. Plain HTTP, a certificate of another authority and a handshake that takes too
+/// long end the connection, which counts from its first byte.
+async fn encrypt(stream: TcpStream, tls: &tls::Server, answers: Answers, stop: CancellationToken) {
+    let peer = stream.peer_addr().map(|peer| peer.to_string()).unwrap_or_default();
+    let shaken = tokio::select! {
+        shaken = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake(stream, tls)) => shaken,
+        () = stop.cancelled() => return,
+    };
+    match shaken {
+        Ok(Ok(stream)) => {
+            let certified = stream.get_ref().1.peer_certificates().is_some();
+            serve(stream, Way::Tls { certified }, answers, stop).await;
+        }
+        // Who only looks whether the port is open.
+        Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {}
+        Ok(Err(error)) => info!(peer, %error, "an HTTP client did not get through TLS"),
+        Err(_elapsed) => info!(peer, "an HTTP client took too long for TLS"),
+    }
+}
+
+async fn handshake(mut stream: TcpStream, tls: &tls::Server) -> io::Result<TlsStream<TcpStream>> {
+    let mut first = [0];
+    if stream.peek(&mut first).await? > 0 && first != [TLS_HANDSHAKE] {
+        stream.write_all(PLAIN_REFUSED).await?;
+        stream.shutdown().await?;
+        // What is not read would make the system reset the connection, and the answer be lost.
+        tokio::io::copy(&mut stream.take(HEAD_BYTES_MAX as u64), &mut tokio::io::sink()).await?;
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "it does not speak TLS"));
+    }
+    TlsAcceptor::from(tls.http_config()).accept(stream).await
 }
 
 /// Answers the requests of one connection. What goes wrong is the client's matter.

@@ -7,14 +7,16 @@ use std::time::Duration;
 
 use alarm::Code;
 use anyhow::{Context as _, Result, bail};
-use config::{Http, HttpAddress};
+use config::HttpAddress;
 use hyper::{Method, StatusCode};
 use relay::status::{ClientStatus, RelayStatus, Thing};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use tls::Trust;
 
 use crate::cli::{Ask, Question, Reload, Status, Where};
-use crate::{EXIT_CONFIG, ask_report, fail, relay_client};
+use crate::relay_client::{self, Relay};
+use crate::{EXIT_CONFIG, ask_report, fail};
 
 /// Between two looks of `--watch`.
 const WATCH_INTERVAL: Duration = Duration::from_secs(2);
@@ -49,10 +51,10 @@ fn databases(all: &[Thing]) -> String {
 }
 
 async fn status(options: &Status) -> Result<ExitCode> {
-    let at = find(&options.ask.at)?;
+    let At { relay, .. } = find(&options.ask.at)?;
     loop {
-        let status = get(&at.address, "/v1/relay/status").await?;
-        let clients = get(&at.address, "/v1/relay/clients").await?;
+        let status = get(&relay, "/v1/relay/status").await?;
+        let clients = get(&relay, "/v1/relay/clients").await?;
         let text = if options.ask.json {
             let mut all = status;
             if let Some(fields) = all.as_object_mut() {
@@ -82,8 +84,8 @@ async fn list<T: DeserializeOwned>(
     path: &str,
     show: fn(&[T]) -> String,
 ) -> Result<ExitCode> {
-    let at = find(&ask.at)?;
-    let answer = get(&at.address, path).await?;
+    let At { relay, .. } = find(&ask.at)?;
+    let answer = get(&relay, path).await?;
     if ask.json {
         println!("{answer:#}");
     } else {
@@ -94,12 +96,11 @@ async fn list<T: DeserializeOwned>(
 
 async fn reload(options: &Reload) -> Result<ExitCode> {
     let at = find(&options.at)?;
-    let file = options.token_file.clone().or(at.token_file);
-    // Over a Unix socket none is needed.
-    let file = file.filter(|_| matches!(at.address, HttpAddress::Tcp(_)));
-    let token = file.as_deref().map(token).transpose()?;
-    let answer =
-        relay_client::ask(&at.address, Method::POST, "/v1/reload", token.as_deref()).await?;
+    // Neither over a Unix socket nor with a certificate is a token needed.
+    let needed = matches!(at.relay.address, HttpAddress::Tcp(_)) && options.at.cert.is_none();
+    let file = options.token_file.as_ref().or(at.token_file.as_ref().filter(|_| needed));
+    let token = file.map(|file| token(file)).transpose()?;
+    let answer = at.relay.ask(Method::POST, "/v1/reload", token.as_deref()).await?;
     if !matches!(answer.status, StatusCode::OK | StatusCode::UNPROCESSABLE_ENTITY) {
         return Err(refused(&answer));
     }
@@ -123,35 +124,50 @@ fn token(file: &Path) -> Result<String> {
     Ok(text.lines().next().unwrap_or_default().trim().to_owned())
 }
 
-/// Where the relay answers, and the file of its token.
+/// A relay, and the file of its token.
 struct At {
-    address: HttpAddress,
+    relay: Relay,
     token_file: Option<PathBuf>,
 }
 
 fn find(at: &Where) -> Result<At> {
     let written = match &at.config {
-        Some(file) => match config::load_http(file) {
-            Ok(http) => http,
+        Some(file) => match config::load_ask(file) {
+            Ok(ask) => ask,
             Err(bad) => bail!("{bad}"),
         },
         None => None,
     };
-    let token_file = written.as_ref().and_then(|http| http.token_file.clone());
+    let token_file = written.as_ref().and_then(|ask| ask.token_file.clone());
+    let certificate = written.as_ref().and_then(|ask| ask.certificate.clone());
     let address = match (&at.http, written) {
         (Some(text), _) => text.parse().map_err(|bad| anyhow::anyhow!("--http: {bad}"))?,
-        (None, Some(Http { address, .. })) => address,
+        (None, Some(config::Ask { address, .. })) => address,
         (None, None) => bail!(
             "the configuration does not set `http`, so the relay cannot be asked\nhint: add \
              `http: \"127.0.0.1:8432\"` to it and restart the relay; SIGHUP has it read its \
              configuration again without that"
         ),
     };
-    Ok(At { address, token_file })
+    let trust = match (&address, &at.cacert, certificate) {
+        (HttpAddress::Unix(_), _, _) => None,
+        (HttpAddress::Tcp(_), Some(file), _) => Some(Trust::Authorities(file.clone())),
+        (HttpAddress::Tcp(_), None, file) => file.map(Trust::Certificate),
+    };
+    let own = at.cert.clone().zip(at.key.clone());
+    if own.is_some() && trust.is_none() {
+        bail!(
+            "--cert is for TLS, and nothing says whose certificate the relay shows\nhint: name \
+             its authority with --cacert, or a configuration with `http_tls` with -c"
+        );
+    }
+    let tls = trust.map(|trust| tls::http_client(&trust, own.as_ref())).transpose();
+    let tls = tls.map_err(|problem| anyhow::anyhow!("{problem}\nhint: {}", problem.hint))?;
+    Ok(At { relay: Relay { address, tls }, token_file })
 }
 
-async fn get(address: &HttpAddress, path: &str) -> Result<Value> {
-    let answer = relay_client::ask(address, Method::GET, path, None).await?;
+async fn get(relay: &Relay, path: &str) -> Result<Value> {
+    let answer = relay.ask(Method::GET, path, None).await?;
     if answer.status != StatusCode::OK {
         return Err(refused(&answer));
     }

@@ -127,6 +127,16 @@ pub(crate) struct Where {
     /// Where it answers, instead of what the file says: ADDRESS:PORT or unix:/PATH
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) http: Option<String>,
+    /// Authorities whose certificate the relay has to show, instead of exactly that which
+    /// `http_tls` of the file names
+    #[arg(long, value_name = "FILE")]
+    pub(crate) cacert: Option<PathBuf>,
+    /// Own certificate, which counts as much as the token; with `--key`
+    #[arg(long, value_name = "FILE", requires = "key")]
+    pub(crate) cert: Option<PathBuf>,
+    /// The key of `--cert`
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    pub(crate) key: Option<PathBuf>,
     /// Print help
     #[arg(short = '?', long, action = ArgAction::Help)]
     help: Option<bool>,

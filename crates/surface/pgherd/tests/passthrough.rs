@@ -100,6 +100,9 @@ fn sql_is_for_one_configuration_and_goes_where_the_upstream_is() -> Result<()> {
     ensure!(idle.query("show port")?.value(0)? == primary.port().to_string());
     new.wait_replayed(&primary)?;
     new.promote()?;
+    let told = idle.answer()?;
+    let told = told.error("57P01")?;
+    ensure!(told.severity == "FATAL" && told.message.contains("the upstream moved"), "{told}");
     idle.wait_closed(PATIENCE)?;
     ensure!(run(&mut psql("tools", "show port")?)? == new.port().to_string());
     calm(&mut relay, &[])
