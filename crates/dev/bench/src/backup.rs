@@ -13,8 +13,8 @@ use anyhow::{Context as _, Result, ensure};
 use pgtypes::Major;
 use testkit::{Cluster, Relay};
 
-use crate::report::{Bar, Report, Samples};
 use crate::Bench;
+use crate::report::{Bar, Report, Samples};
 
 /// Share of the speed of `pg_basebackup`.
 const SPEED: f64 = 0.9;
@@ -130,7 +130,11 @@ fn clone(bench: &Bench, major: Major, relay: &Relay, out: usize) -> Result<Comma
     let program = install.client_command("pg_basebackup")?;
     let programs = std::path::Path::new(program.get_program()).parent().context("no folder")?;
     let mut command = Command::new(&bench.pgherd);
-    command.arg("clone").arg("-c").arg(relay.config()).args(["--as", &format!("out{out}"), "--no-slot"]);
+    command.arg("clone").arg("-c").arg(relay.config()).args([
+        "--as",
+        &format!("out{out}"),
+        "--no-slot",
+    ]);
     command.arg("--bin-dir").arg(programs).env("PGUSER", "postgres");
     if rustix::process::geteuid().is_root() {
         command.args(["--owner", "postgres"]);
