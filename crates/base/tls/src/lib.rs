@@ -2,7 +2,7 @@
 //!
 //! [`Server`] is what the relay shows to its clients, [`Client`] how it meets its upstream. Both
 //! are read from files at once and as a whole, so that a bad file is told before anything is
-//! changed; neither does any network I/O (`pgnet` does). [`http_client`] is for those who ask a
+//! changed; neither does any network I/O (`pgnet` does). [`http_client()`] is for those who ask a
 //! relay over HTTP.
 //!
 //! # Where the truth comes from
