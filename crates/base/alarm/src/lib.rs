@@ -82,6 +82,8 @@ codes! {
     OtherCluster = 401,
     /// How far the upstream has come cannot be kept.
     UpstreamNotKept = 402,
+    /// A host was promoted beside the one that clients were led to.
+    OtherFork = 403,
 
     // Changes while the relay runs.
     /// A new configuration was refused; the old one stays.

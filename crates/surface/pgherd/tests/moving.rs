@@ -5,7 +5,8 @@ mod stage;
 use anyhow::{Context as _, Result, ensure};
 use stage::{absent, binary, calm, fill, serve, sound};
 use testkit::{
-    Client, Cluster, Link, Major, PATIENCE, Relay, Standby, Stop, Traffic, on_majors, same_contents,
+    Client, Cluster, Link, Major, PATIENCE, Relay, Standby, Stop, Traffic, on_majors,
+    same_contents, wait_until,
 };
 
 /// `berlin` is partial, `whole` is not.
@@ -116,6 +117,55 @@ on_majors! {
         herd.follows(&new, "t5")?;
         calm(&mut relay, &[])
     }
+}
+
+/// Of two standbys that were both promoted, to timelines of the same number, only the one that
+/// clients were led to is followed, whatever becomes of it.
+#[test]
+fn a_second_promoted_standby_is_not_taken() -> Result<()> {
+    let mut old = primary(Major::V17)?;
+    let mut first = Standby::of(&old).name("first").start()?;
+    let second = Standby::of(&old).name("second").start()?;
+    let hosts = [old.port(), second.port(), first.port()];
+    let mut relay = relay(&hosts, "failover_wait: 300ms")?;
+    let mut herd = Herd::of(&old, relay.port())?;
+    herd.follows(&old, "t1")?;
+    second.wait_replayed(&old)?;
+    second.sql("alter system set primary_conninfo = ''")?;
+    second.sql("select pg_reload_conf()")?;
+    wait_until("the second to stay behind", PATIENCE, || {
+        Ok(second.sql("select count(*) from pg_stat_wal_receiver")?.eq("0").then_some(()))
+    })?;
+    herd.follows(&old, "t2")?;
+    first.wait_replayed(&old)?;
+    old.kill9()?;
+    first.promote()?;
+    herd.follows(&first, "t3")?;
+    second.promote()?;
+    second.sql("create table only_here()")?;
+    herd.follows(&first, "t4")?;
+
+    let refused = |relay: &mut Relay| -> Result<()> {
+        let line = relay.wait_for_line("was promoted beside the one", PATIENCE)?;
+        ensure!(line.contains("PGH0403") && line.contains("left timeline 1 at"), "{line}");
+        let told = Client::replication(relay.port(), "whole").err().context("a client came in")?;
+        let told = format!("{told:#}");
+        ensure!(told.contains("57P03") && told.contains("left timeline 1 at"), "{told}");
+        Ok(())
+    };
+    first.stop(Stop::Fast)?;
+    refused(&mut relay)?;
+    // What was followed outlives the relay.
+    relay.stop()?;
+    relay.run()?;
+    refused(&mut relay)?;
+    ensure!(herd.partial.receiver().is_none() && herd.whole.receiver().is_none());
+    for standby in [&herd.partial, &herd.whole] {
+        ensure!(standby.sql("select count(*) from pg_class where relname = 'only_here'")? == "0");
+    }
+    first.start()?;
+    herd.follows(&first, "t5")?;
+    calm(&mut relay, &["was promoted beside the one", "no host of the upstream fits"])
 }
 
 /// What a client is told when no host fits, and that another cluster never does.

@@ -75,5 +75,7 @@ fn facts_of(row: &Row) -> Result<Facts, Error> {
         role: if in_recovery { Role::Standby } else { Role::Primary },
         system_identifier: row.try_get(1)?,
         timeline: Timeline(timeline.cast_unsigned()),
+        // Only a replication connection can be asked for it.
+        fork: None,
     })
 }

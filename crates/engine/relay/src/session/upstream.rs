@@ -13,9 +13,10 @@ impl Session {
         }
         let role = self.role().await?;
         let (system_identifier, timeline) = self.identify().await?;
-        let facts = Facts { role, system_identifier, timeline };
+        let fork = self.history(timeline).await?.past().last().copied();
+        let facts = Facts { role, system_identifier, timeline, fork };
         let host = self.place.endpoint.clone();
-        let admitted = self.context.upstream.admit(&facts);
+        let admitted = self.context.upstream.admit(&host, &facts);
         admitted.map_err(|unfit| SessionError::Unfit { host, unfit })
     }
 

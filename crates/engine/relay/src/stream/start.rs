@@ -221,7 +221,8 @@ impl Session {
         Ok(SegmentBytes::from_show(value).map_err(StreamError::from)?)
     }
 
-    async fn history(&mut self, timeline: Timeline) -> Result<History, SessionError> {
+    /// The ancestry of a timeline, as the upstream tells it; none when it does not.
+    pub(crate) async fn history(&mut self, timeline: Timeline) -> Result<History, SessionError> {
         const COMMAND: &str = "TIMELINE_HISTORY";
         let without_past = History::without_past(timeline);
         if timeline <= Timeline(1) {

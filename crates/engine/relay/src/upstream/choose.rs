@@ -3,6 +3,7 @@
 use std::fmt;
 
 use config::Target;
+use pgproto::history::Past;
 use pgtypes::Timeline;
 
 /// What a server is.
@@ -34,6 +35,8 @@ pub struct Facts {
     pub system_identifier: String,
     /// Where its newest WAL is; a standby may tell one that it has left already.
     pub timeline: Timeline,
+    /// Where that timeline left its parent, once a session has asked.
+    pub fork: Option<Past>,
 }
 
 /// What is known of the upstream, over restarts.
@@ -42,6 +45,8 @@ pub(super) struct Known {
     pub(super) system_identifier: String,
     /// The newest timeline that clients were led to.
     pub(super) timeline: Timeline,
+    /// Where it left its parent: tells it from another one of this number.
+    pub(super) fork: Option<Past>,
 }
 
 /// The last that was seen of a host.
@@ -64,13 +69,14 @@ pub(crate) enum Unfit {
     Gone(String),
     OtherCluster { known: String, found: String },
     OldTimeline { served: Timeline, found: Timeline },
+    OtherFork { timeline: Timeline, known: Past, found: Past },
     Role(Role),
 }
 
 impl Unfit {
     /// Whether the host itself said so: then nobody may go on streaming from it.
     pub(super) const fn is_certain(&self) -> bool {
-        matches!(self, Self::OtherCluster { .. } | Self::OldTimeline { .. } | Self::Role(_))
+        !matches!(self, Self::NotYet | Self::Gone(_))
     }
 }
 
@@ -85,6 +91,12 @@ impl fmt::Display for Unfit {
             Self::OldTimeline { served, found } => write!(
                 f,
                 "is on timeline {found}, and clients were led to timeline {served} already"
+            ),
+            Self::OtherFork { timeline, known, found } => write!(
+                f,
+                "has a timeline {timeline} that left timeline {} at {}, and clients were led to one \
+                 that left timeline {} at {}",
+                found.timeline, found.until, known.timeline, known.until
             ),
             Self::Role(role) => write!(f, "is a {}", role.word()),
         }
@@ -148,6 +160,13 @@ pub(super) fn check(target: Target, known: Option<&Known>, facts: &Facts) -> Res
         if facts.timeline < known.timeline {
             return Err(Unfit::OldTimeline { served: known.timeline, found: facts.timeline });
         }
+        if let (Some(known_fork), Some(found)) = (known.fork, facts.fork)
+            && facts.timeline == known.timeline
+            && found != known_fork
+        {
+            let timeline = facts.timeline;
+            return Err(Unfit::OtherFork { timeline, known: known_fork, found });
+        }
     }
     match (target, facts.role) {
         (Target::Primary, Role::Standby) | (Target::Standby, Role::Primary) => {
@@ -159,11 +178,13 @@ pub(super) fn check(target: Target, known: Option<&Known>, facts: &Facts) -> Res
 
 #[cfg(test)]
 mod tests {
+    use pgtypes::Lsn;
+
     use super::*;
 
     fn facts(role: Role, system: &str, timeline: u32) -> Seen {
         let timeline = Timeline(timeline);
-        Seen::Facts(Facts { role, system_identifier: system.to_owned(), timeline })
+        Seen::Facts(Facts { role, system_identifier: system.to_owned(), timeline, fork: None })
     }
 
     fn primary(timeline: u32) -> Seen {
@@ -179,7 +200,7 @@ mod tests {
     }
 
     fn known(timeline: u32) -> Known {
-        Known { system_identifier: "7".into(), timeline: Timeline(timeline) }
+        Known { system_identifier: "7".into(), timeline: Timeline(timeline), fork: None }
     }
 
     #[test]
@@ -218,6 +239,29 @@ mod tests {
     }
 
     #[test]
+    fn of_two_timelines_with_one_number_the_served_one_is_taken() {
+        let past = |until| Some(Past { timeline: Timeline(1), until: Lsn(until) });
+        let promoted = |timeline, fork| {
+            let (role, system_identifier) = (Role::Primary, "7".to_owned());
+            Seen::Facts(Facts { role, system_identifier, timeline: Timeline(timeline), fork })
+        };
+        let served = Known { fork: past(10), ..known(2) };
+        let choose = |known, seen: &[Seen]| choose(Target::Primary, Some(known), Some(0), seen);
+        let seen = [promoted(2, past(9)), promoted(2, past(10))];
+        let choice = choose(&served, &seen);
+        assert_eq!(choice.chosen, Some(1));
+        let [Some(other), None] = choice.unfit.as_slice() else { panic!("{:?}", choice.unfit) };
+        assert!(matches!(other, Unfit::OtherFork { .. }) && other.is_certain());
+        let text = other.to_string();
+        assert!(text.contains("left timeline 1 at 0/9") && text.contains("0/A"), "{text}");
+        // Not asked yet, or newer: nothing speaks against it.
+        for seen in [promoted(2, None), promoted(3, past(9)), promoted(2, past(10))] {
+            assert_eq!(choose(&served, &[seen]).chosen, Some(0));
+        }
+        assert_eq!(choose(&known(2), &[promoted(2, past(9))]).chosen, Some(0));
+    }
+
+    #[test]
     fn nothing_is_chosen_before_all_were_asked_and_then_all_may_be() {
         let choose = |current, seen: &[Seen]| choose(Target::Primary, None, current, seen).chosen;
         assert_eq!(choose(None, &[primary(1), Seen::NotYet]), None);
@@ -231,6 +275,7 @@ mod tests {
             role: Role::Primary,
             system_identifier: "7".into(),
             timeline: Timeline(1),
+            fork: None,
         });
         let seen = [Seen::Refused { reason: "full".into(), before }];
         let chosen = |current| choose(Target::Primary, Some(&known(1)), current, &seen).chosen;

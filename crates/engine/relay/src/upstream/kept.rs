@@ -6,7 +6,8 @@
 use std::fs;
 use std::path::Path;
 
-use pgtypes::Timeline;
+use pgproto::history::Past;
+use pgtypes::{Lsn, Timeline};
 use serde::{Deserialize, Serialize};
 use state::Document;
 
@@ -21,6 +22,15 @@ struct Content {
     format: u32,
     system_identifier: String,
     timeline: u32,
+    /// Not in files of versions that did not ask for it.
+    #[serde(default)]
+    fork: Option<Fork>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Fork {
+    parent: u32,
+    at: u64,
 }
 
 /// The file. No configuration has a folder whose name begins with a dot.
@@ -41,8 +51,9 @@ impl Kept {
             let found = content.format;
             return Err(self.format(format!("format {found}, this pgherd knows {FORMAT}")));
         }
-        let Content { system_identifier, timeline, .. } = content;
-        Ok(Some(Known { system_identifier, timeline: Timeline(timeline) }))
+        let Content { system_identifier, timeline, fork, .. } = content;
+        let fork = fork.map(|it| Past { timeline: Timeline(it.parent), until: Lsn(it.at) });
+        Ok(Some(Known { system_identifier, timeline: Timeline(timeline), fork }))
     }
 
     /// Durable when this returns.
@@ -55,6 +66,7 @@ impl Kept {
             format: FORMAT,
             system_identifier: known.system_identifier.clone(),
             timeline: known.timeline.0,
+            fork: known.fork.map(|past| Fork { parent: past.timeline.0, at: past.until.0 }),
         };
         let text = serde_json::to_string(&content);
         Ok(self.0.save(&text.map_err(|error| self.format(error.to_string()))?)?)
@@ -83,9 +95,16 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let kept = Kept::new(folder.path());
         assert_eq!(kept.load().unwrap(), None);
-        let known = Known { system_identifier: "7".into(), timeline: Timeline(3) };
-        kept.save(&known).unwrap();
-        assert_eq!(Kept::new(folder.path()).load().unwrap(), Some(known));
+        let fork = Some(Past { timeline: Timeline(2), until: Lsn(u64::MAX) });
+        let mut known = Known { system_identifier: "7".into(), timeline: Timeline(3), fork };
+        for fork in [fork, None] {
+            known.fork = fork;
+            kept.save(&known).unwrap();
+            assert_eq!(Kept::new(folder.path()).load().unwrap().as_ref(), Some(&known));
+        }
+        // As it was written before forks were asked for.
+        kept.0.save(r#"{"format":1,"system_identifier":"7","timeline":3}"#).unwrap();
+        assert_eq!(kept.load().unwrap(), Some(known));
         fs::write(folder.path().join("relay/.upstream"), "nonsense").unwrap();
         assert!(matches!(kept.load(), Err(LedgerError::State(state::Error::Damaged { .. }))));
         assert!(kept.forget().unwrap() && !kept.forget().unwrap());

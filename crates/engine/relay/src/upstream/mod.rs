@@ -5,8 +5,8 @@
 //!
 //! # What it guarantees
 //!
-//! With `hosts`, no client is led to another cluster, or to an older timeline than one before
-//! it: the first answers are from the watch, and each session asks its own server again
+//! With `hosts`, no client is led to another cluster, to an older timeline than one before it,
+//! or to another one of the same number: the first answers are from the watch, and each session asks its own server again
 //! ([`Upstream::admit`]) before the client's first command, and before a timeline that is new.
 //!
 //! # What it does not do

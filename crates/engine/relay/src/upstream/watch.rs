@@ -6,6 +6,7 @@ use std::time::Duration;
 use alarm::Code;
 use config::Moving;
 use pgnet::{DialError, Endpoint};
+use pgproto::history::Past;
 use pgtypes::Timeline;
 use tasks::{CancellationToken, Group};
 use tracing::{error, info, warn};
@@ -25,6 +26,8 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 pub(super) struct Board {
     known: Option<Known>,
     seen: Vec<Seen>,
+    /// What sessions have learned of each host: where this timeline left its parent.
+    forks: Vec<Option<(Timeline, Past)>>,
     unfit: Vec<Option<Unfit>>,
     current: Option<Current>,
     switches: u64,
@@ -43,7 +46,7 @@ struct Current {
 impl Board {
     pub(super) fn new(hosts: usize, known: Option<Known>) -> Self {
         let (seen, unfit) = (vec![Seen::NotYet; hosts], vec![Some(Unfit::NotYet); hosts]);
-        Self { known, seen, unfit, current: None, switches: 0 }
+        Self { known, seen, forks: vec![None; hosts], unfit, current: None, switches: 0 }
     }
 
     /// Where clients are led now.
@@ -123,19 +126,24 @@ impl Upstream {
     /// Takes note of what was seen of a host, and does what follows from it.
     fn saw(&self, moving: &Moving, host: usize, seen: Seen) {
         let mut board = self.board();
+        let seen = board.with_fork(host, seen);
         let is_settled = board.current.as_ref().is_some_and(|current| current.is_open);
         let Some(slot) = board.seen.get_mut(host) else { return };
         if *slot == seen && is_settled {
             return;
         }
         *slot = seen;
-        match self.judge(moving, &mut board) {
-            Some(chosen) => self.follow(&mut board, chosen),
-            None => self.follow_none(&mut board),
+        self.decide(moving, &mut board);
+    }
+
+    /// Does what follows from what was seen.
+    fn decide(&self, moving: &Moving, board: &mut Board) {
+        match self.judge(moving, board) {
+            Some(chosen) => self.follow(board, chosen),
+            None => self.follow_none(board),
         }
         // What was fit may have become old with that.
-        self.judge(moving, &mut board);
-        drop(board);
+        self.judge(moving, board);
         self.changed.send_replace(());
     }
 
@@ -149,17 +157,25 @@ impl Upstream {
 
     /// Whether a session may go on with the server that it has got, which said this of itself
     /// over the session's own connection: it may be newer than the last look.
-    pub(crate) fn admit(&self, facts: &Facts) -> Result<(), Unfit> {
+    pub(crate) fn admit(&self, host: &Endpoint, facts: &Facts) -> Result<(), Unfit> {
         let Some(moving) = &self.settings.moving else { return Ok(()) };
         let mut board = self.board();
-        check(moving.target, board.known.as_ref(), facts)?;
+        board.learn_fork(self.hosts.iter().position(|it| it == host), facts);
+        let checked = check(moving.target, board.known.as_ref(), facts);
+        if matches!(checked, Err(Unfit::OtherFork { .. })) {
+            // No look shows that: others would be led there too.
+            self.decide(moving, &mut board);
+        }
+        checked?;
         self.know(&mut board, facts).map_err(|error| Unfit::Gone(error.to_string()))
     }
 
     /// Keeps which cluster and timeline clients are led to; on disk when this returns.
     fn know(&self, board: &mut Board, facts: &Facts) -> Result<(), LedgerError> {
         let system_identifier = facts.system_identifier.clone();
-        let known = Known { system_identifier, timeline: facts.timeline };
+        let before = board.known.as_ref().filter(|known| known.timeline == facts.timeline);
+        let fork = facts.fork.or_else(|| before.and_then(|known| known.fork));
+        let known = Known { system_identifier, timeline: facts.timeline, fork };
         if board.known.as_ref() == Some(&known) {
             return Ok(());
         }
@@ -236,6 +252,9 @@ impl Upstream {
                 Some(reason @ Unfit::OldTimeline { .. }) => {
                     warn!(%host, %reason, "a host of the upstream stayed behind: not taken");
                 }
+                Some(reason @ Unfit::OtherFork { .. }) => {
+                    error!(code = %Code::OtherFork, %host, %reason, "a host of the upstream was promoted beside the one that clients were led to: refused");
+                }
                 Some(Unfit::NotYet) | None => {}
                 Some(reason) => info!(%host, %reason, "a host of the upstream does not fit"),
             }
@@ -248,6 +267,34 @@ impl Upstream {
 }
 
 impl Board {
+    /// What a look at a host does not tell: what sessions have learned of its timeline. A host that
+    /// goes may come back as another one.
+    fn with_fork(&mut self, host: usize, mut seen: Seen) -> Seen {
+        let Some(slot) = self.forks.get_mut(host) else { return seen };
+        match &mut seen {
+            Seen::Facts(facts) | Seen::Refused { before: Some(facts), .. } => {
+                let learned = slot.filter(|(timeline, _)| *timeline == facts.timeline);
+                facts.fork = learned.map(|(_, fork)| fork);
+            }
+            Seen::Gone { .. } => *slot = None,
+            Seen::NotYet | Seen::Refused { before: None, .. } => {}
+        }
+        seen
+    }
+
+    /// Notes what a session has been told by its server.
+    fn learn_fork(&mut self, host: Option<usize>, told: &Facts) {
+        let (Some(host), Some(fork)) = (host, told.fork) else { return };
+        if let Some(slot) = self.forks.get_mut(host) {
+            *slot = Some((told.timeline, fork));
+        }
+        let Some(seen) = self.seen.get(host).cloned() else { return };
+        let seen = self.with_fork(host, seen);
+        if let Some(slot) = self.seen.get_mut(host) {
+            *slot = seen;
+        }
+    }
+
     fn last_facts(&self, host: usize) -> Option<Facts> {
         match self.seen.get(host)? {
             Seen::Facts(facts) => Some(facts.clone()),
