@@ -168,6 +168,21 @@ fn a_second_promoted_standby_is_not_taken() -> Result<()> {
     calm(&mut relay, &["was promoted beside the one", "no host of the upstream fits"])
 }
 
+on_majors! {
+    [v13 V13, v14 V14]
+    /// A primary whose transactions are read-only unless they say otherwise is a primary.
+    fn a_primary_that_is_read_only_by_default_is_followed(major) {
+        let primary = primary(major)?;
+        let standby = Standby::of(&primary).start()?;
+        let mut relay = relay(&[standby.port(), primary.port()], "failover_wait: 5s")?;
+        primary.sql("alter system set default_transaction_read_only = on")?;
+        primary.sql("select pg_reload_conf()")?;
+        let mut client = Client::replication(relay.port(), "whole")?;
+        ensure!(client.query("SHOW port")?.value(0)? == primary.port().to_string());
+        calm(&mut relay, &[])
+    }
+}
+
 /// What a client is told when no host fits, and that another cluster never does.
 #[test]
 fn another_cluster_is_refused_and_each_host_is_named() -> Result<()> {

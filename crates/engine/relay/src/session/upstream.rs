@@ -21,11 +21,22 @@ impl Session {
     }
 
     async fn role(&mut self) -> Result<Role, SessionError> {
-        // Older servers tell less: there a primary with default_transaction_read_only is one too.
-        let is_told = self.major >= Major::V14;
-        let command = if is_told { "SHOW in_hot_standby" } else { "SHOW transaction_read_only" };
+        if self.major >= Major::V14 {
+            let in_recovery = self.is_on("SHOW in_hot_standby").await?;
+            return Ok(if in_recovery { Role::Standby } else { Role::Primary });
+        }
+        // Older servers tell less.
+        if !self.is_on("SHOW transaction_read_only").await? {
+            return Ok(Role::Primary);
+        }
+        // A primary's transactions may be read-only too; the watch asks in another way.
+        let seen = self.context.upstream.role_of(&self.place.endpoint);
+        let may_be_primary = self.is_on("SHOW default_transaction_read_only").await?;
+        Ok(seen.filter(|_| may_be_primary).unwrap_or(Role::Standby))
+    }
+
+    async fn is_on(&mut self, command: &'static str) -> Result<bool, SessionError> {
         let row = self.ask_for_row(command).await?;
-        let value = row.into_iter().next().flatten();
-        Ok(if value.as_deref() == Some(b"on") { Role::Standby } else { Role::Primary })
+        Ok(row.into_iter().next().flatten().as_deref() == Some(b"on"))
     }
 }

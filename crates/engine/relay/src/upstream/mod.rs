@@ -168,6 +168,12 @@ impl Upstream {
         !self.is_moving() || self.board().knows(timeline)
     }
 
+    /// What a host was when it was looked at last.
+    pub(crate) fn role_of(&self, host: &Endpoint) -> Option<Role> {
+        let index = self.hosts.iter().position(|it| it == host)?;
+        self.board().last_facts(index).map(|facts| facts.role)
+    }
+
     /// Whether hosts are watched, and sessions have to check theirs.
     pub(crate) const fn is_moving(&self) -> bool {
         self.settings.moving.is_some()

@@ -295,7 +295,7 @@ impl Board {
         }
     }
 
-    fn last_facts(&self, host: usize) -> Option<Facts> {
+    pub(super) fn last_facts(&self, host: usize) -> Option<Facts> {
         match self.seen.get(host)? {
             Seen::Facts(facts) => Some(facts.clone()),
             Seen::Refused { before, .. } => before.clone(),
