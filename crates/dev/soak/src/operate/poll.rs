@@ -19,7 +19,8 @@ const BETWEEN: Duration = Duration::from_millis(250);
 pub(crate) struct Sample {
     /// Which process.
     pub(crate) pid: u32,
-    pub(crate) rss_kb: u64,
+    /// What it has asked for: the pages of the program's file come with whatever is used first.
+    pub(crate) own_kb: u64,
     pub(crate) peak_kb: u64,
     /// Without the pages of the program's file.
     pub(crate) own_peak_kb: u64,
@@ -163,9 +164,9 @@ impl Shared {
             Ok(number.with_context(|| format!("no {name}"))?.parse()?)
         };
         let files = u64::try_from(fs::read_dir(format!("/proc/{pid}/fd"))?.count())?;
-        let (rss_kb, peak_kb) = (kb("VmRSS:")?, kb("VmHWM:")?);
+        let (own_kb, peak_kb) = (kb("RssAnon:")?, kb("VmHWM:")?);
         let own_peak_kb = peak_kb.saturating_sub(kb("RssFile:")?);
-        let sample = Sample { pid, rss_kb, peak_kb, own_peak_kb, files, clients };
+        let sample = Sample { pid, own_kb, peak_kb, own_peak_kb, files, clients };
         self.samples.lock().unwrap_or_else(PoisonError::into_inner).push(sample);
         Ok(())
     }
