@@ -27,8 +27,8 @@ const EXISTS: &str = "select exists (select from pg_class where oid = $1)";
 const BATCH: usize = 100;
 /// Our own place for the extension; the transaction is rolled back.
 const SCHEMA: &str = "pgherd_check";
-/// `ERRCODE_INDEX_CORRUPTED`, `ERRCODE_DATA_CORRUPTED`.
-const CORRUPTED: [&str; 2] = ["XX002", "XX001"];
+/// `index_corrupted`, `data_corrupted`, and `undefined_file`.
+const CORRUPTED: [&str; 3] = ["XX002", "XX001", "58P01"];
 
 impl<H: Helper> Split<'_, H> {
     /// Checks every moved database.
@@ -61,13 +61,19 @@ impl<H: Helper> Split<'_, H> {
 
     async fn look_at(&self, name: &str, counts: Option<&Counts>) -> Result<String, Error> {
         let target = self.target(name).await?;
-        if target.one::<bool>("look for statistics", STATISTICS_MISSING, &[]).await? {
-            target.run("analyze", "analyze").await?;
-        }
-        let checked = self.amcheck(&target, name).await?;
-        let rows = match counts {
-            Some(counts) => counts.compare(self, name).await?,
-            None => None,
+        let analyzed = analyze(&target).await.map_err(|error| damage_of(name, error));
+        let checked = self.amcheck(&target, name).await;
+        let compared = match counts {
+            Some(counts) => counts.compare(self, name).await,
+            None => Ok(None),
+        };
+        // One kind of damage hides no other.
+        let (checked, rows) = match (analyzed, checked, compared) {
+            (Ok(()), Ok(checked), Ok(rows)) => (checked, rows),
+            (analyzed, checked, compared) => {
+                let errors = [analyzed.err(), checked.err(), compared.err()];
+                return Err(joined(errors.into_iter().flatten()));
+            }
         };
         Ok(match rows {
             Some(tables) => format!("{checked}; rows of {tables} tables are as on the source"),
@@ -115,9 +121,7 @@ impl<H: Helper> Split<'_, H> {
             target.run("begin", "savepoint one").await?;
             match target.rows("check an index", &check, &[oid]).await {
                 Ok(_sound) => sound += 1,
-                Err(error) if is_damage(&error) => {
-                    return Err(Error::Damaged(format!("database {database}: {}", reason(&error))));
-                }
+                Err(error) if is_damage(&error) => return Err(damage_of(database, error)),
                 Err(error) => {
                     target.run("go on", "rollback to savepoint one").await?;
                     // One that was dropped since is no damage; anything else is not to be passed over.
@@ -145,7 +149,8 @@ impl<H: Helper> Split<'_, H> {
         let catalogs: Vec<u32> = target.column("list catalogs", CATALOGS, &[]).await?;
         for oid in &catalogs {
             self.check_stop()?;
-            let found: Vec<String> = target.column("check a catalog", &heap, &[oid]).await?;
+            let found = target.column("check a catalog", &heap, &[oid]).await;
+            let found: Vec<String> = found.map_err(|error| damage_of(database, error))?;
             if !found.is_empty() {
                 let found = found.join("; ");
                 return Err(Error::Damaged(format!("database {database}, catalog {oid}: {found}")));
@@ -179,7 +184,36 @@ impl Extension {
     }
 }
 
+async fn analyze(target: &Session) -> Result<(), Error> {
+    if target.one::<bool>("look for statistics", STATISTICS_MISSING, &[]).await? {
+        target.run("analyze", "analyze").await?;
+    }
+    Ok(())
+}
+
 fn is_damage(error: &Error) -> bool {
     let Error::Server { source, .. } = error else { return true };
     source.code().is_none_or(|code| CORRUPTED.contains(&code.code()))
+}
+
+/// An error that tells of damage as such, others as they are.
+fn damage_of(database: &str, error: Error) -> Error {
+    match error {
+        error @ Error::Server { .. } if is_damage(&error) => {
+            Error::Damaged(format!("database {database}: {}", reason(&error)))
+        }
+        error => error,
+    }
+}
+
+/// All that is damaged; what stopped a look otherwise goes first, since it has to be done again.
+fn joined(errors: impl Iterator<Item = Error>) -> Error {
+    let mut damaged = Vec::new();
+    for error in errors {
+        match error {
+            Error::Damaged(reason) => damaged.push(reason),
+            other => return other,
+        }
+    }
+    Error::Damaged(damaged.join("\n"))
 }

@@ -11,6 +11,8 @@ use crate::{Error, Helper, sql};
 
 /// How long sessions may take to end.
 const END_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long the sessions of a run that was killed may take to end.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Between two looks.
 const INTERVAL: Duration = Duration::from_millis(2);
 /// How long opening again is tried.
@@ -88,18 +90,26 @@ pub(crate) async fn end_sessions<H: Helper>(
     }
 }
 
-/// Whether nobody has opened the databases again, and nobody is in but `own`.
-pub(crate) async fn ensure_closed(
-    session: &Session,
-    oids: &[u32],
-    own: &[i32],
-) -> Result<(), Error> {
-    let open: i64 = session.one("look at the databases", OPEN, &[&oids]).await?;
-    let connected: i64 = session.one("look for sessions", CONNECTED, &[&oids, &own]).await?;
-    if open + connected == 0 {
-        return Ok(());
+/// What there is of databases that have to be closed.
+pub(crate) struct Closed {
+    /// Databases that take connections.
+    open: i64,
+    /// Sessions in them.
+    connected: i64,
+}
+
+impl Closed {
+    /// Looks at them; sessions of `own` do not count.
+    pub(crate) async fn look(session: &Session, oids: &[u32], own: &[i32]) -> Result<Self, Error> {
+        let open = session.one("look at the databases", OPEN, &[&oids]).await?;
+        let connected = session.one("look for sessions", CONNECTED, &[&oids, &own]).await?;
+        Ok(Self { open, connected })
     }
-    Err(Error::unfit("somebody opened a moved database on the source during the cut"))
+
+    /// Whether nobody has opened them again, and nobody is in.
+    pub(crate) const fn is_true(&self) -> bool {
+        self.open == 0 && self.connected == 0
+    }
 }
 
 impl<H: Helper> Split<'_, H> {
@@ -130,6 +140,30 @@ impl<H: Helper> Split<'_, H> {
         self.journal.took_back()?;
         self.helper.say("the databases are open on the source again");
         Ok(())
+    }
+
+    /// The last look before anybody may write on the target. A run that was killed behind the cut
+    /// leaves the databases closed for as long as nobody continues, and somebody may have opened
+    /// them by hand meanwhile. Without the source nothing goes on.
+    pub(crate) async fn ensure_source_closed(&self, own: &[i32]) -> Result<(), Error> {
+        let source = self.source().await?;
+        self.check_names(&source).await?;
+        let oids = self.journal.record.oids();
+        let since = Instant::now();
+        loop {
+            let closed = Closed::look(&source, &oids, own).await?;
+            if closed.is_true() {
+                return Ok(());
+            }
+            // The sessions of a run that was killed take a moment to go.
+            if closed.open > 0 || since.elapsed() > LEAVE_TIMEOUT {
+                return Err(Error::unfit(
+                    "a moved database was opened on the source after the cut, so that the target may \
+                     lack what was written there since: `pgherd split undo` goes back to the source",
+                ));
+            }
+            self.pause(INTERVAL).await?;
+        }
     }
 
     /// A run that was killed in the cut, before the promotion, left them closed.

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 
+use crate::cut::reason;
 use crate::error::Side;
 use crate::server::Session;
 use crate::split::Split;
@@ -25,6 +26,10 @@ const FILES: &str = "select oid, pg_relation_filenode(oid) from pg_class where o
 const FREE: &str = "select current_setting('max_connections')::bigint \
      - current_setting('superuser_reserved_connections')::bigint \
      - (select count(*) from pg_stat_activity where backend_type = 'client backend')";
+const EXISTS: &str = "select exists (select from pg_class where oid = $1)";
+/// No damage: somebody works on the table (`lock_not_available`), or it or its schema was dropped or
+/// renamed since the cut (`undefined_table`, `invalid_schema_name`).
+const NOT_COMPARED: [&str; 3] = ["55P03", "42P01", "3F000"];
 const SNAPSHOT: &str = "select pg_export_snapshot()";
 
 /// A database, and who may count in it.
@@ -108,19 +113,20 @@ impl Counts {
             "begin isolation level repeatable read read only; set transaction snapshot {}",
             sql::text(snapshot)
         );
-        let mut differ = Vec::new();
+        let (mut differ, mut damaged) = (Vec::new(), Vec::new());
         let mut compared = 0;
         for batch in tables.chunks(BATCH) {
             let before = rows(&counter.source, batch).await?;
-            there.run("take the snapshot of the cut", &begin).await?;
-            let after = rows(&there, batch).await;
-            there.run("end the transaction", "rollback").await?;
-            // A table that was dropped since the cut; its neighbours are not counted either.
-            let Ok(after) = after else { continue };
+            let after = match rows_as_of(&there, &begin, batch).await {
+                Ok(after) => after,
+                Err(_of_one) => one_by_one(&there, &begin, batch, &mut damaged).await?,
+            };
             let files = files(&there, batch).await?;
             for table in batch {
-                // TRUNCATE and its like leave nothing to an old snapshot.
-                if files.get(&table.oid).copied() != table.file {
+                // TRUNCATE and its like leave nothing to an old snapshot, and what is gone or
+                // damaged was not counted.
+                let is_same = files.get(&table.oid).copied() == table.file;
+                if !is_same || !after.contains_key(&table.oid) {
                     continue;
                 }
                 compared += 1;
@@ -130,11 +136,49 @@ impl Counts {
                 }
             }
         }
-        if differ.is_empty() {
-            return Ok(Some(compared));
+        let mut found = Vec::new();
+        if !damaged.is_empty() {
+            let all = damaged.join("; ");
+            found.push(format!("tables of database {database} cannot be read: {all}"));
         }
-        Err(Error::Damaged(format!("rows of database {database} differ: {}", differ.join("; "))))
+        if !differ.is_empty() {
+            found.push(format!("rows of database {database} differ: {}", differ.join("; ")));
+        }
+        if found.is_empty() { Ok(Some(compared)) } else { Err(Error::Damaged(found.join("\n"))) }
     }
+}
+
+/// Counts as of the cut.
+async fn rows_as_of(target: &Session, begin: &str, tables: &[Table]) -> Result<Rows, Error> {
+    target.run("take the snapshot of the cut", begin).await?;
+    let counted = rows(target, tables).await;
+    target.run("end the transaction", "rollback").await?;
+    counted
+}
+
+/// Counts each table by itself, when one of them stands in the way of all. What was dropped since
+/// the cut is left out; what cannot be read is noted.
+async fn one_by_one(
+    target: &Session,
+    begin: &str,
+    tables: &[Table],
+    damaged: &mut Vec<String>,
+) -> Result<Rows, Error> {
+    let mut all = Rows::new();
+    for table in tables {
+        match rows_as_of(target, begin, std::slice::from_ref(table)).await {
+            Ok(counted) => all.extend(counted),
+            Err(error) if error.sqlstate().is_some_and(|it| NOT_COMPARED.contains(&it)) => {}
+            Err(error) => {
+                let exists: bool = target.one("look for a table", EXISTS, &[&table.oid]).await?;
+                if exists {
+                    let Table { schema, name, .. } = table;
+                    damaged.push(format!("{schema}.{name}: {}", reason(&error)));
+                }
+            }
+        }
+    }
+    Ok(all)
 }
 
 async fn tables(session: &Session) -> Result<Vec<Table>, Error> {

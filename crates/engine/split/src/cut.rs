@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use pgtypes::Lsn;
 
-use crate::close::{allow, end_sessions, ensure_closed};
+use crate::close::{Closed, allow, end_sessions};
 use crate::count::Counts;
 use crate::error::shown;
 use crate::journal::{Database, Step};
@@ -42,7 +42,12 @@ impl<H: Helper> Split<'_, H> {
         }
         if !self.is_done(Step::Opened) {
             self.ensure_target().await?;
+            let own = counts.as_ref().map(|counts: &Counts| counts.own.clone());
+            if own.is_none() {
+                self.ensure_source_closed(&[]).await?;
+            }
             self.promote().await?;
+            self.ensure_source_closed(&own.unwrap_or_default()).await?;
             self.open_target().await?;
         }
         Ok(counts)
@@ -103,7 +108,10 @@ impl<H: Helper> Split<'_, H> {
         self.journal.done(Step::Drained)?;
         counts.hold().await;
         // What was written behind the cut would be lost: the last look before there is no way back.
-        ensure_closed(source, &oids, &counts.own).await
+        if Closed::look(source, &oids, &counts.own).await?.is_true() {
+            return Ok(());
+        }
+        Err(Error::unfit("somebody opened a moved database on the source during the cut"))
     }
 
     async fn promote(&mut self) -> Result<(), Error> {

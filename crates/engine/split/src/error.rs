@@ -93,6 +93,12 @@ pub enum Error {
 }
 
 impl Error {
+    /// What the server calls it, if it is the server's.
+    pub(crate) fn sqlstate(&self) -> Option<&str> {
+        let Self::Server { source, .. } = self else { return None };
+        source.code().map(tokio_postgres::error::SqlState::code)
+    }
+
     pub(crate) fn unfit(reason: impl Into<String>) -> Self {
         Self::Unfit(reason.into())
     }

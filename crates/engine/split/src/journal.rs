@@ -261,8 +261,14 @@ impl Journal {
 
     /// Writes that a step begins.
     pub(crate) fn begin_step(&mut self, step: Step) -> Result<(), Error> {
-        self.record.begun.insert(step);
-        self.save()?;
+        let is_new = self.record.begun.insert(step);
+        if let Err(error) = self.save() {
+            // What is written later must not tell of a step that was not taken.
+            if is_new {
+                self.record.begun.remove(&step);
+            }
+            return Err(error);
+        }
         fail_point("begun", step);
         Ok(())
     }
@@ -278,8 +284,10 @@ impl Journal {
     }
 
     /// Writes that the cut did not happen: the databases are open on the source.
+    ///
+    /// That the promotion began may be on the disk, though writing it failed.
     pub(crate) fn took_back(&mut self) -> Result<(), Error> {
-        for step in [Step::SourceClosed, Step::Drained] {
+        for step in [Step::SourceClosed, Step::Drained, Step::Promoted] {
             self.record.begun.remove(&step);
             self.record.done.remove(&step);
         }
@@ -409,5 +417,21 @@ mod tests {
         assert!(!seen.is_begun(Step::SourceClosed));
         assert_eq!(names_in(folder.path()).unwrap(), ["x"]);
         assert!(Journal::open(folder.path(), "y").unwrap().is_none());
+    }
+
+    #[test]
+    fn a_step_that_cannot_be_written_is_not_begun() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut journal = Journal::begin(folder.path(), "x", record()).unwrap();
+        journal.begin_step(Step::SourceClosed).unwrap();
+        fs::rename(&journal.folder, folder.path().join("away")).unwrap();
+        journal.begin_step(Step::Promoted).unwrap_err();
+        journal.begin_step(Step::SourceClosed).unwrap_err();
+        assert!(!journal.record.is_begun(Step::Promoted));
+        assert!(journal.record.is_begun(Step::SourceClosed), "it was begun before");
+        fs::rename(folder.path().join("away"), &journal.folder).unwrap();
+        journal.took_back().unwrap();
+        let seen = summary(folder.path(), "x").unwrap().unwrap();
+        assert!(!seen.is_begun(Step::SourceClosed) && !seen.is_begun(Step::Promoted));
     }
 }

@@ -15,7 +15,7 @@ const HOMES: [(&str, &str); 3] = [
     ("/opt/homebrew/opt/postgresql@", "/bin"),
 ];
 /// What a split runs.
-const NEEDED: [&str; 3] = ["postgres", "pg_ctl", "pg_basebackup"];
+const NEEDED: [&str; 4] = ["postgres", "pg_ctl", "pg_basebackup", "pg_receivewal"];
 
 /// A folder with all programs that are needed.
 #[derive(Clone, Debug, PartialEq, Eq)]
