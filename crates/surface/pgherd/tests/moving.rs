@@ -126,7 +126,8 @@ fn a_second_promoted_standby_is_not_taken() -> Result<()> {
     let mut old = primary(Major::V17)?;
     let mut first = Standby::of(&old).name("first").start()?;
     let second = Standby::of(&old).name("second").start()?;
-    let hosts = [old.port(), second.port(), first.port()];
+    let link = Link::to(second.port())?;
+    let hosts = [old.port(), link.port(), first.port()];
     let mut relay = relay(&hosts, "failover_wait: 300ms")?;
     let mut herd = Herd::of(&old, relay.port())?;
     herd.follows(&old, "t1")?;
@@ -142,6 +143,7 @@ fn a_second_promoted_standby_is_not_taken() -> Result<()> {
     first.promote()?;
     herd.follows(&first, "t3")?;
     second.promote()?;
+    second.sql("alter system reset primary_conninfo")?;
     second.sql("create table only_here()")?;
     herd.follows(&first, "t4")?;
 
@@ -165,6 +167,16 @@ fn a_second_promoted_standby_is_not_taken() -> Result<()> {
     }
     first.start()?;
     herd.follows(&first, "t5")?;
+
+    // Nor is what comes after it, though its timeline is newer than the one that is served.
+    let third = Standby::of(&second).start()?;
+    third.wait_replayed(&second)?;
+    third.promote()?;
+    link.retarget(third.port());
+    link.cut()?;
+    let line = relay.wait_for_line("is on timeline 3, which left timeline 2", PATIENCE)?;
+    ensure!(line.contains("clients were led to timeline 2"), "{line}");
+    herd.follows(&first, "t6")?;
     calm(&mut relay, &["was promoted beside the one", "no host of the upstream fits"])
 }
 

@@ -76,6 +76,6 @@ fn facts_of(row: &Row) -> Result<Facts, Error> {
         system_identifier: row.try_get(1)?,
         timeline: Timeline(timeline.cast_unsigned()),
         // Only a replication connection can be asked for it.
-        fork: None,
+        past: None,
     })
 }

@@ -1,6 +1,7 @@
 //! Asks the server that a session has got whether it is what the watch took it for.
 
-use pgtypes::Major;
+use pgproto::history::Past;
+use pgtypes::{Major, Timeline};
 
 use super::{Session, SessionError};
 use crate::upstream::{Facts, Role};
@@ -13,11 +14,17 @@ impl Session {
         }
         let role = self.role().await?;
         let (system_identifier, timeline) = self.identify().await?;
-        let fork = self.history(timeline).await?.past().last().copied();
-        let facts = Facts { role, system_identifier, timeline, fork };
+        let past = self.past(timeline).await?;
+        let facts = Facts { role, system_identifier, timeline, past };
         let host = self.place.endpoint.clone();
         let admitted = self.context.upstream.admit(&host, &facts);
         admitted.map_err(|unfit| SessionError::Unfit { host, unfit })
+    }
+
+    /// What a timeline came out of; nothing when the server does not tell.
+    async fn past(&mut self, timeline: Timeline) -> Result<Option<Vec<Past>>, SessionError> {
+        let past = self.history(timeline).await?.past().to_vec();
+        Ok(Some(past).filter(|past| timeline <= Timeline(1) || !past.is_empty()))
     }
 
     async fn role(&mut self) -> Result<Role, SessionError> {

@@ -35,8 +35,8 @@ pub struct Facts {
     pub system_identifier: String,
     /// Where its newest WAL is; a standby may tell one that it has left already.
     pub timeline: Timeline,
-    /// Where that timeline left its parent, once a session has asked.
-    pub fork: Option<Past>,
+    /// What that timeline came out of, oldest first, once a session has asked.
+    pub past: Option<Vec<Past>>,
 }
 
 /// What is known of the upstream, over restarts.
@@ -69,7 +69,7 @@ pub(crate) enum Unfit {
     Gone(String),
     OtherCluster { known: String, found: String },
     OldTimeline { served: Timeline, found: Timeline },
-    OtherFork { timeline: Timeline, known: Past, found: Past },
+    OtherBranch { timeline: Timeline, past: Vec<Past>, known: Timeline, fork: Option<Past> },
     Role(Role),
 }
 
@@ -92,12 +92,19 @@ impl fmt::Display for Unfit {
                 f,
                 "is on timeline {found}, and clients were led to timeline {served} already"
             ),
-            Self::OtherFork { timeline, known, found } => write!(
-                f,
-                "has a timeline {timeline} that left timeline {} at {}, and clients were led to one \
-                 that left timeline {} at {}",
-                found.timeline, found.until, known.timeline, known.until
-            ),
+            Self::OtherBranch { timeline, past, known, fork } => {
+                write!(f, "is on timeline {timeline}")?;
+                for past in past.iter().rev() {
+                    write!(f, ", which left timeline {} at {}", past.timeline, past.until)?;
+                }
+                write!(f, "; clients were led to timeline {known}")?;
+                match fork {
+                    Some(fork) => {
+                        write!(f, ", which left timeline {} at {}", fork.timeline, fork.until)
+                    }
+                    None => Ok(()),
+                }
+            }
             Self::Role(role) => write!(f, "is a {}", role.word()),
         }
     }
@@ -160,12 +167,12 @@ pub(super) fn check(target: Target, known: Option<&Known>, facts: &Facts) -> Res
         if facts.timeline < known.timeline {
             return Err(Unfit::OldTimeline { served: known.timeline, found: facts.timeline });
         }
-        if let (Some(known_fork), Some(found)) = (known.fork, facts.fork)
-            && facts.timeline == known.timeline
-            && found != known_fork
+        if let Some(past) = &facts.past
+            && !comes_from(known, facts.timeline, past)
         {
-            let timeline = facts.timeline;
-            return Err(Unfit::OtherFork { timeline, known: known_fork, found });
+            let (timeline, past) = (facts.timeline, past.clone());
+            let (known, fork) = (known.timeline, known.fork);
+            return Err(Unfit::OtherBranch { timeline, past, known, fork });
         }
     }
     match (target, facts.role) {
@@ -176,6 +183,13 @@ pub(super) fn check(target: Target, known: Option<&Known>, facts: &Facts) -> Res
     }
 }
 
+/// Whether a timeline that came out of `past` is the known one, or came out of that.
+fn comes_from(known: &Known, timeline: Timeline, past: &[Past]) -> bool {
+    let leads_there =
+        timeline == known.timeline || past.iter().any(|it| it.timeline == known.timeline);
+    leads_there && known.fork.is_none_or(|fork| past.contains(&fork))
+}
+
 #[cfg(test)]
 mod tests {
     use pgtypes::Lsn;
@@ -184,7 +198,7 @@ mod tests {
 
     fn facts(role: Role, system: &str, timeline: u32) -> Seen {
         let timeline = Timeline(timeline);
-        Seen::Facts(Facts { role, system_identifier: system.to_owned(), timeline, fork: None })
+        Seen::Facts(Facts { role, system_identifier: system.to_owned(), timeline, past: None })
     }
 
     fn primary(timeline: u32) -> Seen {
@@ -239,26 +253,33 @@ mod tests {
     }
 
     #[test]
-    fn of_two_timelines_with_one_number_the_served_one_is_taken() {
-        let past = |until| Some(Past { timeline: Timeline(1), until: Lsn(until) });
-        let promoted = |timeline, fork| {
+    fn only_what_came_out_of_the_served_timeline_is_taken() {
+        let past = |timeline, until| Past { timeline: Timeline(timeline), until: Lsn(until) };
+        let promoted = |timeline, past: Option<Vec<Past>>| {
             let (role, system_identifier) = (Role::Primary, "7".to_owned());
-            Seen::Facts(Facts { role, system_identifier, timeline: Timeline(timeline), fork })
+            Seen::Facts(Facts { role, system_identifier, timeline: Timeline(timeline), past })
         };
-        let served = Known { fork: past(10), ..known(2) };
+        let served = Known { fork: Some(past(1, 10)), ..known(2) };
         let choose = |known, seen: &[Seen]| choose(Target::Primary, Some(known), Some(0), seen);
-        let seen = [promoted(2, past(9)), promoted(2, past(10))];
-        let choice = choose(&served, &seen);
+        let other = promoted(2, Some(vec![past(1, 9)]));
+        let choice = choose(&served, &[other.clone(), promoted(2, Some(vec![past(1, 10)]))]);
         assert_eq!(choice.chosen, Some(1));
-        let [Some(other), None] = choice.unfit.as_slice() else { panic!("{:?}", choice.unfit) };
-        assert!(matches!(other, Unfit::OtherFork { .. }) && other.is_certain());
-        let text = other.to_string();
-        assert!(text.contains("left timeline 1 at 0/9") && text.contains("0/A"), "{text}");
-        // Not asked yet, or newer: nothing speaks against it.
-        for seen in [promoted(2, None), promoted(3, past(9)), promoted(2, past(10))] {
-            assert_eq!(choose(&served, &[seen]).chosen, Some(0));
+        let [Some(unfit), None] = choice.unfit.as_slice() else { panic!("{:?}", choice.unfit) };
+        assert!(matches!(unfit, Unfit::OtherBranch { .. }) && unfit.is_certain());
+        let text = unfit.to_string();
+        assert!(text.contains("left timeline 1 at 0/9;") && text.contains("at 0/A"), "{text}");
+        // Newer ones of the other branch, and of one that was left even before.
+        for pasts in [vec![past(1, 9), past(2, 20)], vec![past(1, 10)], vec![]] {
+            let seen = [promoted(3, Some(pasts.clone()))];
+            assert_eq!(choose(&served, &seen).chosen, None, "{pasts:?}");
         }
-        assert_eq!(choose(&known(2), &[promoted(2, past(9))]).chosen, Some(0));
+        // Nobody has asked yet, or it is right.
+        let good = vec![past(1, 10), past(2, 20)];
+        for seen in [promoted(2, None), promoted(3, None), promoted(3, Some(good))] {
+            assert_eq!(choose(&served, std::slice::from_ref(&seen)).chosen, Some(0), "{seen:?}");
+        }
+        // Clients were led to timeline 2 before anybody asked where it came from.
+        assert_eq!(choose(&known(2), &[other]).chosen, Some(0));
     }
 
     #[test]
@@ -275,7 +296,7 @@ mod tests {
             role: Role::Primary,
             system_identifier: "7".into(),
             timeline: Timeline(1),
-            fork: None,
+            past: None,
         });
         let seen = [Seen::Refused { reason: "full".into(), before }];
         let chosen = |current| choose(Target::Primary, Some(&known(1)), current, &seen).chosen;

@@ -26,11 +26,19 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 pub(super) struct Board {
     known: Option<Known>,
     seen: Vec<Seen>,
-    /// What sessions have learned of each host: where this timeline left its parent.
-    forks: Vec<Option<(Timeline, Past)>>,
+    /// What sessions have learned of each host.
+    learned: Vec<Option<Learned>>,
     unfit: Vec<Option<Unfit>>,
     current: Option<Current>,
     switches: u64,
+}
+
+/// What a host has told a session.
+#[derive(Clone, Debug)]
+struct Learned {
+    timeline: Timeline,
+    /// What that came out of, if it told.
+    past: Option<Vec<Past>>,
 }
 
 /// The host that is followed.
@@ -46,7 +54,7 @@ struct Current {
 impl Board {
     pub(super) fn new(hosts: usize, known: Option<Known>) -> Self {
         let (seen, unfit) = (vec![Seen::NotYet; hosts], vec![Some(Unfit::NotYet); hosts]);
-        Self { known, seen, forks: vec![None; hosts], unfit, current: None, switches: 0 }
+        Self { known, seen, learned: vec![None; hosts], unfit, current: None, switches: 0 }
     }
 
     /// Where clients are led now.
@@ -65,7 +73,10 @@ impl Board {
 
     /// Whether clients were led to this timeline already.
     pub(super) fn knows(&self, timeline: Timeline) -> bool {
-        self.known.as_ref().is_some_and(|known| timeline <= known.timeline)
+        let Some(known) = &self.known else { return false };
+        // Whose number is known may still be another one.
+        let is_told_apart = known.fork.is_some() || known.timeline <= Timeline(1);
+        timeline < known.timeline || timeline == known.timeline && is_told_apart
     }
 
     pub(super) fn status(&self, hosts: &[Endpoint]) -> UpstreamStatus {
@@ -126,7 +137,7 @@ impl Upstream {
     /// Takes note of what was seen of a host, and does what follows from it.
     fn saw(&self, moving: &Moving, host: usize, seen: Seen) {
         let mut board = self.board();
-        let seen = board.with_fork(host, seen);
+        let seen = board.with_learned(host, seen);
         let is_settled = board.current.as_ref().is_some_and(|current| current.is_open);
         let Some(slot) = board.seen.get_mut(host) else { return };
         if *slot == seen && is_settled {
@@ -160,21 +171,28 @@ impl Upstream {
     pub(crate) fn admit(&self, host: &Endpoint, facts: &Facts) -> Result<(), Unfit> {
         let Some(moving) = &self.settings.moving else { return Ok(()) };
         let mut board = self.board();
-        board.learn_fork(self.hosts.iter().position(|it| it == host), facts);
+        board.learn(self.hosts.iter().position(|it| it == host), facts);
         let checked = check(moving.target, board.known.as_ref(), facts);
-        if matches!(checked, Err(Unfit::OtherFork { .. })) {
+        if matches!(checked, Err(Unfit::OtherBranch { .. })) {
             // No look shows that: others would be led there too.
             self.decide(moving, &mut board);
         }
         checked?;
-        self.know(&mut board, facts).map_err(|error| Unfit::Gone(error.to_string()))
+        let before = board.known.clone();
+        self.know(&mut board, facts).map_err(|error| Unfit::Gone(error.to_string()))?;
+        if board.known != before {
+            // What was fit may have become old with that.
+            self.decide(moving, &mut board);
+        }
+        Ok(())
     }
 
     /// Keeps which cluster and timeline clients are led to; on disk when this returns.
     fn know(&self, board: &mut Board, facts: &Facts) -> Result<(), LedgerError> {
         let system_identifier = facts.system_identifier.clone();
         let before = board.known.as_ref().filter(|known| known.timeline == facts.timeline);
-        let fork = facts.fork.or_else(|| before.and_then(|known| known.fork));
+        let fork = facts.past.as_ref().and_then(|past| past.last()).copied();
+        let fork = fork.or_else(|| before.and_then(|known| known.fork));
         let known = Known { system_identifier, timeline: facts.timeline, fork };
         if board.known.as_ref() == Some(&known) {
             return Ok(());
@@ -187,10 +205,11 @@ impl Upstream {
         Ok(())
     }
 
-    /// Leads clients to a host; what has to outlive the relay is on disk before.
+    /// Leads clients to a host. Which cluster it is, is on disk before; that its timeline is a new one
+    /// counts once a session has asked where it came from ([`Self::admit`]).
     fn follow(&self, board: &mut Board, host: usize) {
         let Some(facts) = board.last_facts(host) else { return };
-        if self.know(board, &facts).is_err() {
+        if board.known.is_none() && self.know(board, &facts).is_err() {
             return self.follow_none(board);
         }
         match &mut board.current {
@@ -252,7 +271,7 @@ impl Upstream {
                 Some(reason @ Unfit::OldTimeline { .. }) => {
                     warn!(%host, %reason, "a host of the upstream stayed behind: not taken");
                 }
-                Some(reason @ Unfit::OtherFork { .. }) => {
+                Some(reason @ Unfit::OtherBranch { .. }) => {
                     error!(code = %Code::OtherFork, %host, %reason, "a host of the upstream was promoted beside the one that clients were led to: refused");
                 }
                 Some(Unfit::NotYet) | None => {}
@@ -267,14 +286,19 @@ impl Upstream {
 }
 
 impl Board {
-    /// What a look at a host does not tell: what sessions have learned of its timeline. A host that
+    /// What a look at a host does not tell, or tells late: what sessions have learned. A host that
     /// goes may come back as another one.
-    fn with_fork(&mut self, host: usize, mut seen: Seen) -> Seen {
-        let Some(slot) = self.forks.get_mut(host) else { return seen };
+    fn with_learned(&mut self, host: usize, mut seen: Seen) -> Seen {
+        let Some(slot) = self.learned.get_mut(host) else { return seen };
         match &mut seen {
             Seen::Facts(facts) | Seen::Refused { before: Some(facts), .. } => {
-                let learned = slot.filter(|(timeline, _)| *timeline == facts.timeline);
-                facts.fork = learned.map(|(_, fork)| fork);
+                match slot.as_ref().filter(|it| it.timeline >= facts.timeline) {
+                    Some(Learned { timeline, past }) => {
+                        facts.timeline = *timeline;
+                        facts.past.clone_from(past);
+                    }
+                    None => facts.past = None,
+                }
             }
             Seen::Gone { .. } => *slot = None,
             Seen::NotYet | Seen::Refused { before: None, .. } => {}
@@ -283,13 +307,14 @@ impl Board {
     }
 
     /// Notes what a session has been told by its server.
-    fn learn_fork(&mut self, host: Option<usize>, told: &Facts) {
-        let (Some(host), Some(fork)) = (host, told.fork) else { return };
-        if let Some(slot) = self.forks.get_mut(host) {
-            *slot = Some((told.timeline, fork));
+    fn learn(&mut self, host: Option<usize>, told: &Facts) {
+        let Some(host) = host else { return };
+        let Some(slot) = self.learned.get_mut(host) else { return };
+        if slot.as_ref().is_none_or(|it| it.timeline <= told.timeline) {
+            *slot = Some(Learned { timeline: told.timeline, past: told.past.clone() });
         }
         let Some(seen) = self.seen.get(host).cloned() else { return };
-        let seen = self.with_fork(host, seen);
+        let seen = self.with_learned(host, seen);
         if let Some(slot) = self.seen.get_mut(host) {
             *slot = seen;
         }
@@ -325,4 +350,61 @@ fn seen_of(error: &NamesError, before: Option<Facts>) -> Seen {
         other => return Seen::Refused { reason: format!("cannot be asked: {other}"), before },
     };
     Seen::Gone { reason }
+}
+
+#[cfg(test)]
+mod tests {
+    use pgtypes::Lsn;
+
+    use super::super::choose::Role;
+    use super::*;
+
+    fn told(timeline: u32, past: &[(u32, u64)]) -> Facts {
+        let past =
+            past.iter().map(|(parent, at)| Past { timeline: Timeline(*parent), until: Lsn(*at) });
+        Facts {
+            role: Role::Standby,
+            system_identifier: "7".into(),
+            timeline: Timeline(timeline),
+            past: Some(past.collect()),
+        }
+    }
+
+    fn look(timeline: u32) -> Seen {
+        Seen::Facts(Facts { past: None, ..told(timeline, &[]) })
+    }
+
+    #[test]
+    fn a_look_does_not_take_back_what_a_session_was_told() {
+        let mut board = Board::new(2, None);
+        board.seen = vec![look(1), look(1)];
+        board.learn(Some(0), &told(2, &[(1, 5)]));
+        assert_eq!(board.seen, [Seen::Facts(told(2, &[(1, 5)])), look(1)]);
+        // A role without privileges sees the old timeline of a standby for a while.
+        assert_eq!(board.with_learned(0, look(1)), Seen::Facts(told(2, &[(1, 5)])));
+        assert_eq!(board.with_learned(0, look(2)), Seen::Facts(told(2, &[(1, 5)])));
+        assert_eq!(board.with_learned(0, look(3)), look(3), "nobody has asked where it came from");
+        board.learn(Some(0), &told(1, &[]));
+        assert_eq!(board.with_learned(0, look(2)), Seen::Facts(told(2, &[(1, 5)])), "it was late");
+        let gone = Seen::Gone { reason: "away".into() };
+        assert_eq!(board.with_learned(0, gone.clone()), gone);
+        assert_eq!(board.with_learned(0, look(2)), look(2), "it may be another one now");
+    }
+
+    #[test]
+    fn a_timeline_is_known_once_it_can_be_told_apart() {
+        let known = |timeline, fork| {
+            let timeline = Timeline(timeline);
+            Board::new(1, Some(Known { system_identifier: "7".into(), timeline, fork }))
+        };
+        let fork = Some(Past { timeline: Timeline(1), until: Lsn(5) });
+        for (board, knows) in [
+            (known(1, None), [true, false, false]),
+            (known(2, None), [true, false, false]),
+            (known(2, fork), [true, true, false]),
+            (Board::new(1, None), [false, false, false]),
+        ] {
+            assert_eq!([1, 2, 3].map(|it| board.knows(Timeline(it))), knows, "{:?}", board.known);
+        }
+    }
 }
