@@ -7,6 +7,7 @@ mod ask_report;
 mod cli;
 mod clone_command;
 mod clone_report;
+mod core_dumps;
 #[cfg(test)]
 mod man;
 mod open_files;

@@ -15,7 +15,7 @@ use tracing::{error, info};
 
 use crate::cli::{self, Forget, RelayOptions};
 use crate::reloader::Reloader;
-use crate::{EXIT_CONFIG, fail, open_files, runtime};
+use crate::{EXIT_CONFIG, core_dumps, fail, open_files, runtime};
 
 /// Time for what is beside the relay to end, once it has.
 const GRACE: Duration = Duration::from_secs(15);
@@ -48,6 +48,7 @@ pub(crate) fn run(options: &RelayOptions) -> ExitCode {
         LogFormat::Json => telemetry::Format::Json,
     };
     let events = telemetry::start(format, options.verbose);
+    core_dumps::forbid();
     open_files::suffice_for(settings.limits.max_connections);
     let config = options.config.clone();
     let served = runtime::run(|stop| async move {

@@ -55,7 +55,7 @@ fn scram_with_and_without_channel_binding() -> Result<()> {
         [(Major::V13, Auth::Md5), (Major::V17, Auth::Scram), (Major::V18, Auth::Scram)]
     {
         let authority = Authority::new("pgherd test authority")?;
-        let own = authority.sign("relay", "relay", &["127.0.0.1"])?;
+        let own = authority.sign("relay", "relay", &["127.0.0.1", "localhost"])?;
         let server = authority.sign_for_server("primary", &["127.0.0.1"])?;
         let primary = Cluster::builder(major)
             .auth(auth)
@@ -84,11 +84,29 @@ fn scram_with_and_without_channel_binding() -> Result<()> {
             ("disable", "disable", true),
             ("disable", "prefer", true),
             ("disable", "require", false),
+            // It comes without TLS first.
+            ("allow", "disable", true),
+            ("allow", "prefer", true),
+            ("allow", "require", false),
+            ("prefer", "disable", true),
+            ("prefer", "prefer", true),
+            ("prefer", "require", true),
             ("require", "disable", true),
             ("require", "prefer", true),
             ("require", "require", true),
+            ("verify-ca", "disable", true),
+            ("verify-ca", "prefer", true),
+            ("verify-ca", "require", true),
+            ("verify-full", "disable", true),
+            ("verify-full", "prefer", true),
+            ("verify-full", "require", true),
         ] {
-            let conninfo = format!("user=berlin sslmode={tls} channel_binding={binding}");
+            let ca = authority.cert();
+            let conninfo = format!(
+                "user=berlin sslmode={tls} channel_binding={binding} sslrootcert={} \
+                 host=localhost hostaddr=127.0.0.1",
+                ca.display()
+            );
             let mut psql = identify(&primary, relay.port(), &conninfo, PASSWORD)?;
             if comes_in {
                 let row = run(&mut psql).with_context(|| conninfo.clone())?;
@@ -105,9 +123,17 @@ fn scram_with_and_without_channel_binding() -> Result<()> {
         receive.arg("-D").arg(wal.path()).args(["-n", "-w", "--endpos", &lsn]);
         run(&mut receive)?;
         let log = relay.program()?.text();
+        let process = PathBuf::from(format!("/proc/{}", relay.program()?.pid()));
+        let title = fs::read(process.join("cmdline"))?;
+        let title = String::from_utf8_lossy(&title);
         for secret in [PASSWORD, OWN, "SCRAM-SHA-256$"] {
             assert!(!log.contains(secret), "{secret:?} is in the log:\n{log}");
+            assert!(!title.contains(secret), "{secret:?} is in {title}");
         }
+        let limits = fs::read_to_string(process.join("limits"))?;
+        let cores = limits.lines().find(|line| line.starts_with("Max core file size"));
+        let soft = cores.and_then(|line| line.split_whitespace().nth(4));
+        assert_eq!(soft, Some("0"), "{limits}");
     }
     Ok(())
 }
