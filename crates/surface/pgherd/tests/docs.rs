@@ -77,6 +77,37 @@ fn every_page_is_in_the_summary() -> Result<()> {
     Ok(())
 }
 
+/// The map for developers has every crate.
+#[test]
+fn every_crate_is_on_the_map() -> Result<()> {
+    let root = root()?;
+    let text = fs::read_to_string(root.join("docs/internals.md"))?;
+    let map = text.split("```text\n").nth(1).and_then(|map| map.split("```").next());
+    let map = map.context("no map")?;
+    let words: Vec<_> = map.split(|it: char| !it.is_alphanumeric() && it != '_').collect();
+    let crates = files(&root.join("crates"), "toml")?;
+    let crates = crates.iter().filter(|file| file.ends_with("Cargo.toml"));
+    let names = crates.filter_map(|file| file.parent()?.file_name()?.to_str());
+    let (known, missing): (Vec<_>, Vec<_>) = names.partition(|name| words.contains(name));
+    ensure!(missing.is_empty(), "not on the map in docs/internals.md: {missing:?}");
+    ensure!(known.len() > 15, "only {known:?} were found");
+    Ok(())
+}
+
+/// The manual pages are not part of the site, so the first page has to lead to them.
+#[test]
+fn every_manual_page_is_linked() -> Result<()> {
+    let docs = root()?.join("docs");
+    let linked = fs::read_to_string(docs.join("README.md"))?;
+    let linked: Vec<_> = links(&linked).map(|link| docs.join(link)).collect();
+    let pages = files(&docs.join("man"), "1")?;
+    ensure!(pages.len() >= 10, "only {} manual pages were found", pages.len());
+    let missing = pages.iter().filter(|page| !linked.contains(page));
+    let missing: Vec<_> = missing.map(|page| page.display().to_string()).collect();
+    ensure!(missing.is_empty(), "not linked in docs/README.md:\n{}", missing.join("\n"));
+    Ok(())
+}
+
 #[test]
 fn yaml_examples_are_good_configurations() -> Result<()> {
     let folder = tempfile::tempdir()?;

@@ -4,8 +4,8 @@ mod stage;
 
 use anyhow::{Context as _, Result};
 use stage::{
-    Relaying, absent, berlin, calm, cancel, disturb, fill, hold_creation, sound, standby_without,
-    wait_blocked,
+    Relaying, absent, berlin, calm, cancel, disturb, fill, hold_creation, no_tablespace, sound,
+    standby_without, wait_blocked,
 };
 use testkit::{Cluster, Major, PATIENCE, Standby, Stop, on_majors, same_contents};
 
@@ -71,6 +71,90 @@ on_majors! {
                 same_contents(&primary, &standby, &format!("dropalso{last}"))?;
             }
             calm(&mut relay, &[])?;
+        }
+        sound(&standby, &[])
+    }
+}
+
+/// What `standby` says of a table that was not to come.
+fn not_there(standby: &Standby, table: &str) -> Result<()> {
+    let error = standby.sql_in("keep", &format!("select count(*) from {table}")).err();
+    let error = format!("{:#}", error.with_context(|| format!("the standby has {table}"))?);
+    anyhow::ensure!(error.contains("could not open file"), "{error}");
+    Ok(())
+}
+
+on_majors! {
+    [v12 V12, v18 V18]
+    /// The same with tablespaces: made, renamed from and to an excluded name, and dropped before
+    /// and behind whatever happens to the relay.
+    fn tablespaces_come_and_go(major) {
+        let primary = Cluster::builder(major).start()?;
+        primary.sql("create database keep")?;
+        let mut relay = berlin(&primary, "exclude_tablespaces: [\"cold*\"]")?;
+        let mut standby = standby_without(&primary, &relay, &[], &[])?;
+        let mut dropped = Vec::new();
+        for (round, (away, relaying)) in PASSAGES.into_iter().enumerate() {
+            if away == Away::Yes {
+                standby.stop(Stop::Fast)?;
+            }
+            for name in ["cold", "coldsoon", "coldlate", "hot", "hotsoon", "hotlate"] {
+                if name.starts_with("cold") {
+                    primary.create_tablespace(&format!("{name}{round}"))?;
+                } else {
+                    primary.sql(&format!("create tablespace {name}{round} location ''"))?;
+                }
+                primary.sql_in("keep", &format!(
+                    "create table in_{name}{round} tablespace {name}{round} as select 1 x"
+                ))?;
+            }
+            // What one passage made the next one renames and drops.
+            let last = round.checked_sub(1);
+            if let Some(last) = last {
+                for name in ["coldsoon", "coldlate", "hotsoon", "hotlate"] {
+                    dropped.push((name, primary.tablespace_oid(&format!("{name}{last}"))?));
+                    primary.sql_in("keep", &format!("drop table in_{name}{last}"))?;
+                }
+                primary.sql(&format!("drop tablespace coldsoon{last}; drop tablespace hotsoon{last}"))?;
+            }
+            disturb(&mut relay, relaying)?;
+            if let Some(last) = last {
+                primary.sql(&format!("drop tablespace coldlate{last}; drop tablespace hotlate{last}"))?;
+                primary.sql(&format!("alter tablespace cold{last} rename to was{last}"))?;
+                primary.sql(&format!("alter tablespace hot{last} rename to coldhot{last}"))?;
+                primary.sql_in("keep", &format!(
+                    "insert into in_cold{last} values (2); insert into in_hot{last} values (2); \
+                     create table new_cold{last} tablespace was{last} as select 3 x; \
+                     create table new_hot{last} tablespace coldhot{last} as select 3 x"
+                ))?;
+            }
+            if away == Away::Yes {
+                standby.start()?;
+            }
+            standby.wait_replayed(&primary)?;
+            no_tablespace(&standby, &primary, &format!("cold{round}"))?;
+            not_there(&standby, &format!("in_cold{round}"))?;
+            assert_eq!(standby.sql_in("keep", &format!("select x from in_hot{round}"))?, "1");
+            if let Some(last) = last {
+                no_tablespace(&standby, &primary, &format!("was{last}"))?;
+                not_there(&standby, &format!("in_cold{last}"))?;
+                not_there(&standby, &format!("new_cold{last}"))?;
+                let rows = format!("select x from in_hot{last} union select x from new_hot{last} order by x");
+                assert_eq!(standby.sql_in("keep", &rows)?, "1\n2\n3");
+            }
+            for (_, oid) in &dropped {
+                let folder = standby.data().join("pg_tblspc").join(oid.to_string());
+                assert!(folder.symlink_metadata().is_err(), "{} is left", folder.display());
+            }
+            calm(&mut relay, &[])?;
+            let alarms = relay.alarms();
+            assert!(!alarms.iter().any(|it| it.contains("does not know this OID")), "{alarms:#?}");
+        }
+        // What it says when it shall drop a tablespace that it never had.
+        let log = standby.log();
+        for (_, oid) in dropped.iter().filter(|(name, _)| name.starts_with("cold")) {
+            let told = log.lines().find(|it| it.contains(&format!("\"pg_tblspc/{oid}\"")));
+            assert_eq!(told, None, "{}", standby.log_tail());
         }
         sound(&standby, &[])
     }

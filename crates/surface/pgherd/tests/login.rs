@@ -165,6 +165,33 @@ on_majors! {
     }
 }
 
+/// A role whose name would do something in a connection string reads the names, for it is the
+/// client's own that is used when no other is configured.
+#[test]
+fn the_names_are_read_by_whoever_the_client_is() -> Result<()> {
+    let primary = Cluster::builder(Major::V16).set("log_connections", "on").start()?;
+    primary.sql("create database drop1")?;
+    let filter = "configurations: [{x: {filter: {exclude_databases: [\"drop*\"]}}}]";
+    let at = primary.lsn()?;
+    for user in ["quote' host=evil port=1", "back\\slash and d\u{f6}uble\" ", "%s dbname=other"] {
+        let role = user.replace('"', "\"\"");
+        primary.sql(&format!("create role \"{role}\" login replication"))?;
+        // Nothing is known yet: the catalog has to be read.
+        let mut relay = Relay::start(binary(), primary.port(), filter)?;
+        let mut client = Client::connect(relay.port())?;
+        client.start(&[("user", user), ("replication", "true")])?.rows()?;
+        let answer = client.query(&format!("START_REPLICATION PHYSICAL {at}"))?;
+        answer.rows().with_context(|| format!("{user:?}"))?;
+        client.copy_data().with_context(|| format!("{user:?}"))?;
+        let log = primary.log();
+        let line = format!("user={user} database=postgres application_name=pgherd relay (names)");
+        assert!(log.lines().any(|it| it.ends_with(&line)), "no {line:?} in\n{log}");
+        relay.wait_for_line("drop1", PATIENCE)?;
+        assert!(relay.alarms().is_empty(), "{:#?}", relay.alarms());
+    }
+    Ok(())
+}
+
 #[test]
 fn users_and_databases_are_passed_on_as_they_are() -> Result<()> {
     let primary = Cluster::builder(Major::V15).start()?;

@@ -84,6 +84,52 @@ fn a_password_file() -> Result<()> {
     calm(&mut relay, &[])
 }
 
+/// Without any setting there is the file that libpq would read: `~/.pgpass`, or another one that
+/// `PGPASSFILE` names.
+#[test]
+fn the_password_file_of_the_relays_own_user() -> Result<()> {
+    let primary = Cluster::builder(Major::V15).auth(Auth::Scram).start()?;
+    primary.sql(&format!("create role reader login password '{PASSWORD} 2'"))?;
+    primary.sql("create database drop1")?;
+    let mut relay = Relay::prepare(binary(), primary.port(), &serve(&[("berlin", FILTER)]))?;
+    with_catalog(&relay, "user: reader")?;
+    let home = relay.config().with_file_name("");
+    let write = |name: &str, password: &str| -> Result<_> {
+        let file = home.join(name);
+        std::fs::write(&file, format!("127.0.0.1:*:*:reader:{password}\n"))?;
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600))?;
+        Ok(file)
+    };
+    write(".pgpass", &format!("{PASSWORD} 2"))?;
+    relay.run()?;
+    let dropped = primary.database_oid("drop1")?;
+    let builder = Standby::of(&primary).via(relay.port()).name("berlin").without_database(dropped);
+    let standby = builder.conninfo(&format!("password='{PASSWORD}'")).start()?;
+    standby.wait_streaming()?;
+    primary.sql("create database keep")?;
+    fill(&primary, "keep", "t")?;
+    standby.wait_replayed(&primary)?;
+    same_contents(&primary, &standby, "keep")?;
+    absent(&standby, &primary, "drop1")?;
+    ensure!(relay.alarms().is_empty(), "{:?}", relay.alarms());
+
+    relay.stop()?;
+    let other = write("other", "wrong")?;
+    relay.set_environment("PGPASSFILE", &other.display().to_string());
+    relay.run()?;
+    let line = relay.wait_for_line("going on with the names that are known already", PATIENCE)?;
+    ensure!(line.contains("password authentication failed"), "{line}");
+    write("other", &format!("{PASSWORD} 2"))?;
+    write(".pgpass", "wrong")?;
+    relay.stop()?;
+    relay.run()?;
+    standby.wait_streaming()?;
+    fill(&primary, "keep", "u")?;
+    standby.wait_replayed(&primary)?;
+    ensure!(relay.alarms().is_empty(), "{:?}", relay.alarms());
+    Ok(())
+}
+
 /// Scenario 38: a name that the server does not have is told, and refused where that is asked for.
 #[test]
 fn misspelt_names() -> Result<()> {

@@ -1,13 +1,15 @@
 //! Filters by tablespace: what is made in them, moved in and out of them, and dropped.
 
 mod stage;
+mod web;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use stage::{
-    Relaying, absent, berlin, calm, disturb, fill, no_tablespace, sound, standby_without,
+    Relaying, absent, berlin, calm, disturb, fill, no_tablespace, serve, sound, standby_without,
     wait_blocked,
 };
 use testkit::{Cluster, Major, Standby, Stop, fingerprint, on_majors, same_contents};
+use web::Web;
 
 const FILTER: &str = "exclude_tablespaces: [\"cold*\"]";
 
@@ -157,7 +159,8 @@ on_majors! {
             let primary = Cluster::builder(major).start()?;
             primary.sql("create database keep; create database mover; create tablespace hot location ''; create tablespace home location ''")?;
             primary.create_tablespace("cold")?;
-            let mut relay = berlin(&primary, FILTER)?;
+            let web = Web::new()?;
+            let mut relay = web.relay(primary.port(), &serve(&[("berlin", FILTER)]))?;
             let mut standby = standby_without(&primary, &relay, &[], &["cold"])?;
             primary.sql_in("mover", SPREAD)?;
             primary.sql_in("mover", "drop table there")?;
@@ -192,6 +195,7 @@ on_majors! {
             }
             standby.wait_replayed(&primary)?;
             calm(&mut relay, &["moved back from an excluded tablespace"])?;
+            alarms(&web, 1)?;
             absent_home(&standby, &primary, "mover")?;
             same_contents(&primary, &standby, "keep")?;
             // It stays so, whoever restarts.
@@ -202,9 +206,19 @@ on_majors! {
             standby.wait_replayed(&primary)?;
             absent_home(&standby, &primary, "mover")?;
             sound(&standby, &[])?;
+            // It was told; the same WAL again is no news.
+            alarms(&web, 0)?;
         }
         Ok(())
     }
+}
+
+/// How many alarms the relay has counted since its start.
+fn alarms(web: &Web, expected: u64) -> Result<()> {
+    let metrics = web.get("/metrics")?.body;
+    let sample = format!("pgherd_relay_alarms_total {expected}");
+    ensure!(metrics.lines().any(|line| line == sample), "no {sample} in\n{metrics}");
+    Ok(())
 }
 
 /// The standby has not the catalogs of a database, whatever else of it may be left.

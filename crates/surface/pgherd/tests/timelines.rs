@@ -9,7 +9,9 @@ use pgtypes::{Lsn, Major};
 use proof::client::{self, Client};
 use proof::compare::{Excluded, Server, compare};
 use proof::{FILTERED, Stretch, WITHOUT_DROP, binary};
-use testkit::{Cluster, Link, PATIENCE, Relay, Standby, amcheck, on_majors, same_contents};
+use testkit::{
+    Cluster, Link, PATIENCE, Relay, Session, Standby, Stop, amcheck, on_majors, same_contents,
+};
 
 /// From the promotion to the first row on the standbys behind the relay.
 const FOLLOWED_WITHIN: Duration = Duration::from_secs(10);
@@ -183,7 +185,7 @@ fn fates_of_an_abandoned_branch() -> anyhow::Result<()> {
     primary.sql("drop database drop_here")?;
     primary.sql("alter database keep_here rename to other")?;
     let lost = segment_read(relay.port(), 1, end)?;
-    primary.stop(testkit::Stop::Immediate)?;
+    primary.stop(Stop::Immediate)?;
 
     // The same OIDs with the names swapped.
     relay.stop()?;
@@ -237,7 +239,7 @@ on_majors! {
                 &format!("select pg_last_wal_receive_lsn() > '{before}'"), "t", PATIENCE,
             )?;
             link.set(testkit::Traffic::Stall);
-            let how = if round == 1 { testkit::Stop::Smart } else { testkit::Stop::Fast };
+            let how = if round == 1 { Stop::Smart } else { Stop::Fast };
             let began = Instant::now();
             upstream.stop(how)?;
             assert!(began.elapsed() < FOLLOWED_WITHIN, "{how:?} took {:?}", began.elapsed());
@@ -251,6 +253,81 @@ on_majors! {
             standby.wait_replayed(&primary)?;
             amcheck(standby, "keep")?;
         }
+        Ok(())
+    }
+}
+
+const PAGE: u64 = 8192;
+
+/// Writes messages until the next record begins `room` bytes before the end of its page, and tells
+/// where that is.
+fn end_of_page(session: &mut Session, room: u64) -> anyhow::Result<Lsn> {
+    /// What a message of 256 bytes and more has beside them: the heads of the record and of the
+    /// message, and its prefix.
+    const AROUND: u64 = 24 + 5 + 24 + 2;
+    for _ in 0..10 {
+        let at: Lsn = session.query("select pg_current_wal_insert_lsn()")?.parse()?;
+        let left = PAGE - at.0 % PAGE;
+        if left == room {
+            return Ok(at);
+        }
+        // Too little for a message of that kind: on to the next page.
+        let length = left.checked_sub(room + AROUND).filter(|it| *it >= 256).unwrap_or(1024);
+        session
+            .query(&format!("select pg_logical_emit_message(false, 'x', repeat('x', {length}))"))?;
+    }
+    anyhow::bail!("no record ends {room} bytes before the end of a page")
+}
+
+on_majors! {
+    [v13 V13, v17 V17]
+    /// The primary is lost when a standby has the beginning of a record, too little of it for the
+    /// relay to tell what it is about, and the standby is promoted: what is held back comes before
+    /// the end of the timeline, as the server itself sends it.
+    fn a_timeline_that_ends_behind_the_beginning_of_a_record(major) {
+        // Less than the record's own head, or than what names its database.
+        let room = if major == Major::V13 { 16 } else { 32 };
+        let mut primary = primary(major)?;
+        let upstream = Standby::of(&primary).name("upstream").start()?;
+        let relay = Relay::start(binary(), upstream.port(), WITHOUT_DROP)?;
+        let filtered = filtered(&primary, relay.port())?;
+        let whole = Standby::of(&primary).via(relay.port()).name("whole").start()?;
+        let start = primary.lsn()?.round_down(16 << 20);
+        let mut direct = Client::connect(upstream.port(), "direct")?;
+        // Before 15 a standby wants to be asked this first.
+        direct.command("IDENTIFY_SYSTEM")?;
+        let mut direct = direct.start(start, 1)?;
+        let mut live = Client::connect(relay.port(), FILTERED)?.start(start, 1)?;
+        both_follow(&primary, &filtered, &whole)?;
+
+        // Nobody waits for this transaction, so it is flushed as far as its pages are full.
+        let mut session = primary.session("drop1")?;
+        session.query("begin")?;
+        session.query("insert into t values (0, 'the first of the page')")?;
+        let switch = end_of_page(&mut session, room)?;
+        session.query("insert into t select 0, repeat('x', 300)")?;
+        let end = switch + room;
+        primary.wait_for("select pg_current_wal_flush_lsn()", &end.to_string(), PATIENCE)?;
+        let sent = format!("select count(*) from pg_stat_replication where sent_lsn = '{end}'");
+        upstream.wait_for(&sent, "4", PATIENCE)?;
+        let mut original = direct.take(end)?;
+        let known = live.take(switch)?;
+        primary.stop(Stop::Immediate)?;
+        upstream.promote()?;
+
+        let (rest, next, told, _) = direct.into_end()?;
+        assert_eq!((rest.bytes.len(), next, told), (0, 2, switch));
+        let (held, next, told, _) = live.into_end()?;
+        assert_eq!((held.start, held.end(), next, told), (switch, end, 2, switch));
+        assert!(held.bytes == original.get(switch, end)?, "other bytes behind {switch}");
+        let databases = BTreeSet::from([upstream.database_oid("drop1")?]);
+        let server = Server { major, segment_bytes: 16 << 20, timeline: 1 };
+        original.bytes.truncate(known.bytes.len());
+        let excluded = Excluded { databases, ..Excluded::default() };
+        let found = compare(server, &original, &known, &excluded)?;
+        assert!(found.replaced > 2000, "{found:?}");
+        // Standbys that got these bytes go on.
+        both_follow(&upstream, &filtered, &whole)?;
         Ok(())
     }
 }

@@ -281,3 +281,53 @@ impl Ledger {
         self.record.fates.begin(Kind::Database, database, epoch);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use config::Filter;
+    use pgtypes::Timeline;
+
+    use super::*;
+    use crate::counters::Counters;
+
+    /// What `does` writes to the log.
+    fn logged(folder: &Path, does: impl FnOnce()) -> String {
+        let path = folder.join("log");
+        let log = Arc::new(File::create(&path).unwrap());
+        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(log).finish();
+        tracing::subscriber::with_default(subscriber, does);
+        std::fs::read_to_string(path).unwrap()
+    }
+
+    #[test]
+    fn a_record_that_is_torn_is_an_alarm_each_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let counters = Arc::new(Counters::default());
+        let filter = Filter::default();
+        let ledger = Ledger::open(folder.path(), "berlin", &filter, "7", Arc::clone(&counters));
+        let mut ledger = ledger.unwrap();
+        let history = History::without_past(Timeline(1));
+        let event = Event::Torn { at: Lsn(0x0A00_0028), rmid: 128, info: 0x10 };
+        for round in 1..=2 {
+            let log = logged(folder.path(), || ledger.learn(&event, &history).unwrap());
+            assert_eq!(log.lines().count(), 1, "{log}");
+            for part in [
+                "ERROR",
+                "PGH0101",
+                "about included and excluded relations at once and passes",
+                "configuration=\"berlin\"",
+                "lsn=0/A000028",
+                "rmid=128",
+                "info=16",
+            ] {
+                assert!(log.contains(part), "{part} is not in {log}");
+            }
+            assert_eq!(counters.alarms.value(), round);
+        }
+        assert!(ledger.decisions().is_empty());
+    }
+}

@@ -1,6 +1,7 @@
 //! What the tests of the HTTP side share: a relay that has one, and the check against the schema.
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
+#![allow(clippy::indexing_slicing, reason = "of JSON, where what is missing is null")]
 
 use std::path::Path;
 
