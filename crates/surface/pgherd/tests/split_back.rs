@@ -13,7 +13,8 @@ use splitting::{SPLIT_LIMIT, Stage, as_server, start};
 
 /// Steps of the journal, and where in them a kill may come: after the beginning was written,
 /// once a process was started that is not written down, before and after the end was.
-const STEPS: [&str; 12] = [
+const STEPS: [&str; 13] = [
+    "planned",
     "relay_started",
     "cloned",
     "target_started",
@@ -29,7 +30,7 @@ const STEPS: [&str; 12] = [
 ];
 const MOMENTS: [&str; 4] = ["begun", "started", "doing", "done"];
 /// These are written only when they are done.
-const ONLY_DONE: [&str; 3] = ["caught_up", "drained", "finished"];
+const ONLY_DONE: [&str; 4] = ["planned", "caught_up", "drained", "finished"];
 /// Told when nothing else says where the split has to be ended.
 const FIRST_OF_TARGET: &str = "opened";
 
@@ -38,6 +39,9 @@ on_majors! {
     /// Killed at each step, and continued each time: the result is as if nothing had been.
     fn continues_after_a_kill_at_any_step(major) {
         let stage = Stage::new(major)?;
+        // Only a session in a database that the target does not have could end this one there.
+        let theirs = "begin; create table theirs (x int); prepare transaction 'theirs'";
+        stage.source.session("stays")?.query(theirs)?;
         let moved = Writer::start(&stage, "orders", 1, "set synchronous_commit = on");
         let other = Writer::start(&stage, "stays", 2, "set synchronous_commit = on");
         moved.wait_for_more()?;
@@ -52,7 +56,8 @@ on_majors! {
                 }
                 let mut command =
                     if begun { stage.then("finish", &["--yes"]) } else { stage.split(&["--yes"]) };
-                begun = true;
+                // Before that nothing is written down.
+                begun |= (step, moment) != ("planned", "doing");
                 let mut split = start(command.env("PGHERD_SPLIT_KILL", format!("{moment}:{step}")))?;
                 let status = split.wait(SPLIT_LIMIT)?;
                 ensure!(status.code().is_none(), "{moment}:{step}: {status}\n{}", split.text());
@@ -75,6 +80,9 @@ on_majors! {
         check(&stage, "orders", worker, &written)?;
         let (_, written) = other.stop()?;
         ensure!(written.errors.is_empty(), "{:?}", written.errors.first());
+        let prepared = "select string_agg(gid, ',') from pg_prepared_xacts";
+        assert_eq!(stage.ask("orders", prepared)?, "");
+        assert_eq!(stage.source.sql_in("stays", "commit prepared 'theirs'; table theirs")?, "");
         stage.check_moved(&["orders", "tenant_eu_1"])
     }
 }
@@ -204,7 +212,15 @@ on_majors! {
         ensure!(killed.wait(SPLIT_LIMIT)?.code().is_none());
         let refused = run_failing(&mut stage.then("finish", &["--yes"]))?;
         ensure!(refused.contains("undo"), "{refused}");
-        run(&mut stage.then("undo", &["--yes"]))?;
+        for moment in ["doing:undone", "done:undone"] {
+            let mut undo = stage.then("undo", &["--yes"]);
+            let mut killed = start(undo.env("PGHERD_SPLIT_KILL", moment))?;
+            ensure!(killed.wait(SPLIT_LIMIT)?.code().is_none(), "{moment}: {}", killed.text());
+        }
+        // It is over now, and nothing more is done.
+        let refused = run_failing(&mut stage.then("undo", &["--yes"]))?;
+        ensure!(refused.contains("there is no split"), "{refused}");
+        run(&mut stage.then("undo", &["--yes", "--name", "new"]))?;
         assert_eq!(stage.source.sql_in("orders", "select count(*) from t where g = 7777")?, "0");
         stage.source.sql_in("orders", "insert into t values (1, 'x')")?;
         ensure!(stage.ask("template1", "select 1").is_err(), "the target runs");
@@ -220,24 +236,41 @@ on_majors! {
 on_majors! {
     [v13 V13, v15 V15, v17 V17, v18 V18]
     fn the_source_drops_them_when_it_is_told_to(major) {
-        let stage = Stage::new(major)?;
+        let stage = Stage::with(major, &[("wal_level", "logical")])?;
+        // Before there is a prepared transaction: a slot would wait for its end.
+        for (database, name) in [("orders", "moves"), ("stays", "remains")] {
+            let slot = format!("select pg_create_logical_replication_slot('{name}', 'pgoutput')");
+            stage.source.sql_in(database, &slot)?;
+            let subscription = format!(
+                "create subscription {name} connection 'host=127.0.0.1 port=1' publication p \
+                 with (connect = false)"
+            );
+            stage.source.sql_in(database, &subscription)?;
+        }
         let mut prepared = stage.source.session("orders")?;
         prepared.query("begin; insert into t values (1, 'p'); prepare transaction 'it''s'")?;
         drop(prepared);
-        stage
-            .source
-            .sql_in("orders", "select pg_create_logical_replication_slot('l', 'test_decoding')")
-            .ok();
         stage.split_now()?;
-        let mut killed = stage.then("finish", &["--drop-source"]);
-        let mut killed = start(killed.env("PGHERD_SPLIT_KILL", "doing:source_dropped"))?;
-        ensure!(killed.wait(SPLIT_LIMIT)?.code().is_none(), "{}", killed.text());
+        let slots = "select string_agg(slot_name, ',' order by slot_name) from pg_replication_slots";
+        assert_eq!(stage.source.sql(slots)?, "moves,remains");
+        for moment in ["begun", "doing"] {
+            let mut killed = stage.then("finish", &["--drop-source"]);
+            let moment = format!("{moment}:source_dropped");
+            let mut killed = start(killed.env("PGHERD_SPLIT_KILL", &moment))?;
+            ensure!(killed.wait(SPLIT_LIMIT)?.code().is_none(), "{moment}: {}", killed.text());
+        }
         let printed = run(&mut stage.then("finish", &["--drop-source"]))?;
         ensure!(printed.contains("dropped on the source"), "{printed}");
         let left =
             "select string_agg(datname, ',' order by datname) from pg_database where not datistemplate";
         assert_eq!(stage.source.sql(left)?, "postgres,stays");
         assert_eq!(stage.source.sql("select count(*) from pg_prepared_xacts")?, "0");
+        // What others have stays theirs; the target's subscription goes on.
+        assert_eq!(stage.source.sql(slots)?, "remains");
+        let subscriptions = "select string_agg(subname, ',') || count(roname) from pg_subscription \
+                             full join pg_replication_origin on roname = 'pg_' || oid";
+        assert_eq!(stage.source.sql(subscriptions)?, "remains1");
+        assert_eq!(stage.ask("orders", subscriptions)?, "moves1");
         // The target has its own copy, which somebody finishes.
         stage.ask("orders", "commit prepared 'it''s'")?;
         assert_eq!(stage.ask("orders", "select count(*) from t where v = 'p'")?, "1");

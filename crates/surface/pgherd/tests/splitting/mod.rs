@@ -37,7 +37,12 @@ pub(crate) struct Stage {
 impl Stage {
     /// Splits `orders` and `tenant*` off a server that also has `stays`.
     pub(crate) fn new(major: Major) -> Result<Self> {
-        let source = Cluster::builder(major).start()?;
+        Self::with(major, &[])
+    }
+
+    /// The same with settings of the server.
+    pub(crate) fn with(major: Major, settings: &[(&str, &str)]) -> Result<Self> {
+        let source = Cluster::builder(major).set_all(settings).start()?;
         for database in ["orders", "tenant_eu_1", "stays"] {
             source.sql(&format!("create database {database}"))?;
             source.sql_in(
