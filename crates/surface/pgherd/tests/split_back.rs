@@ -2,12 +2,12 @@
 
 mod splitting;
 
-use std::fs::{self, File};
-use std::process::Command;
+use std::fs;
 
 use anyhow::{Result, ensure};
 use testkit::{Major, PATIENCE, Session, Signal, on_majors, run, run_failing, wait_until};
 
+use splitting::held::held_in_the_cut;
 use splitting::load::{Writer, check};
 use splitting::{SPLIT_LIMIT, Stage, as_server, start};
 
@@ -107,35 +107,21 @@ fn killed_in_the_midst_of_the_clone() -> Result<()> {
     stage.check_moved(&["orders", "tenant_eu_1"])
 }
 
-/// Follows, and can be read.
-fn ready(stage: &Stage) -> Result<()> {
-    let printed = run(&mut stage.split(&["--yes", "--until-ready"]))?;
-    ensure!(printed.contains("ready: "), "{printed}");
-    ensure!(stage.ask("orders", "select pg_is_in_recovery()")? == "t");
-    Ok(())
-}
-
 on_majors! {
     [v13 V13, v15 V15, v17 V17, v18 V18]
     /// Ctrl-C while the databases are closed opens them again; `finish` then moves them, even
     /// when the new machine was down in between.
     fn ctrl_c_before_the_promotion_opens_the_source(major) {
         let stage = Stage::new(major)?;
-        ready(&stage)?;
-        // A session that does not react keeps the cut waiting.
-        let mut stuck = stage.source.session("orders")?;
-        let pid = stuck.query("select pg_backend_pid()")?;
-        run(Command::new("kill").args(["-STOP", &pid]))?;
-        let mut split = start(&mut stage.then("finish", &["--yes"]))?;
-        let closed = "select count(*) from pg_database where not datallowconn and datname = 'orders'";
-        stage.source.wait_for(closed, "1", PATIENCE)?;
+        stage.ready()?;
+        let (stuck, mut split) = held_in_the_cut(&stage)?;
         let refused = Session::connect(&stage.source.socket(), "orders", &[]);
         ensure!(refused.is_err(), "the source lets somebody in");
         split.signal(Signal::INT)?;
         let status = split.wait(PATIENCE)?;
         ensure!(!status.success(), "{}", split.text());
         split.wait_for_line("open on the source again", PATIENCE)?;
-        run(Command::new("kill").args(["-CONT", &pid]))?;
+        stuck.go_on()?;
         stage.source.sql_in("orders", "insert into t values (9999, 'after')")?;
         // Nothing that ran runs any more, and the port of the relay is still written down.
         stage.crash()?;
@@ -150,7 +136,7 @@ on_majors! {
     [v13 V13, v15 V15, v17 V17, v18 V18]
     fn undone_before_the_cut_nothing_is_left(major) {
         let mut stage = Stage::new(major)?;
-        ready(&stage)?;
+        stage.ready()?;
         let status = run(&mut stage.then("status", &[]))?;
         ensure!(status.contains("caught_up") && status.contains("follows, "), "{status}");
         // Both servers on one machine, and one folder for both.
@@ -278,33 +264,4 @@ on_majors! {
         ensure!(refused.contains("nothing leads back"), "{refused}");
         Ok(())
     }
-}
-
-/// An index and a table of the new server are not what they were: told for every database, and
-/// the source still has them.
-#[test]
-fn damage_is_told() -> Result<()> {
-    let stage = Stage::new(Major::V14)?;
-    ready(&stage)?;
-    // What is on the disk now is not replayed again.
-    stage.source.sql("checkpoint")?;
-    let at = stage.source.lsn()?;
-    wait_until("the target", PATIENCE, || {
-        let sql = format!("select pg_last_wal_replay_lsn() >= '{at}'");
-        Ok((stage.ask("template1", &sql)? == "t").then_some(()))
-    })?;
-    stage.ask("template1", "checkpoint")?;
-    stage.crash()?;
-    for (database, relation) in [("orders", "t_g_idx"), ("tenant_eu_1", "t")] {
-        let path = format!("select pg_relation_filepath('{relation}')");
-        let path = stage.data().join(stage.source.sql_in(database, &path)?);
-        File::options().write(true).open(path)?.set_len(8192)?;
-    }
-    let told = run_failing(&mut stage.then("finish", &["--yes"]))?;
-    for part in ["database orders", "rows of database tenant_eu_1 differ: public.t", "undo"] {
-        ensure!(told.contains(part), "no {part:?} in {told}");
-    }
-    run(&mut stage.then("undo", &["--yes"]))?;
-    assert_eq!(stage.source.sql_in("tenant_eu_1", "select count(*) from t")?, "2000");
-    Ok(())
 }
