@@ -133,7 +133,6 @@ fn the_estimate_is_what_the_server_says() -> Result<()> {
     stage.primary.sql("checkpoint")?;
     let folder = Folder::new()?;
     let plan = partial::run(&mut clone(&stage, &folder, &["--dry-run"])?)?;
-    println!("{plan}");
     let size = |sql: &str| -> Result<f64> { Ok(stage.primary.sql(sql)?.parse()?) };
     let near = |one: f64, other: f64, what: &str| {
         // Folders count a little, and two digits are shown.
