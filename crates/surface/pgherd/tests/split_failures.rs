@@ -64,6 +64,22 @@ fn a_relay_that_hangs_in_the_cut() -> Result<()> {
     opened_again(&stage, &mut split, "the target to replay up to", mend)
 }
 
+/// The new server hangs, as it does when its disk is gone.
+#[test]
+fn a_target_that_hangs_in_the_cut() -> Result<()> {
+    let stage = Stage::new(Major::V17)?;
+    stage.ready()?;
+    let (stuck, mut split) = held_in_the_cut(&stage)?;
+    let backends = "select pid from pg_stat_activity where application_name = 'pgherd split'";
+    let backends = stage.ask("template1", backends)?;
+    ensure!(!backends.is_empty(), "nobody asks the target");
+    let signal = |name: &str| run(Command::new("kill").arg(name).args(backends.lines()));
+    signal("-STOP")?;
+    stuck.go_on()?;
+    let mend = || signal("-CONT").map(drop);
+    opened_again(&stage, &mut split, "waited 10 s in vain for the target", mend)
+}
+
 /// A killed split goes on with the command line that began it.
 #[test]
 fn the_same_command_line_goes_on() -> Result<()> {
