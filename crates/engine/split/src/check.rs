@@ -8,10 +8,19 @@ use crate::server::Session;
 use crate::split::Split;
 use crate::{Error, Helper, sql};
 
-/// Tables have rows, and the planner knows nothing of any of them.
-const STATISTICS_MISSING: &str = "select not exists (select from pg_statistic where starelid > 16383) \
-     and exists (select from pg_class where oid > 16383 and relkind in ('r', 'm') \
-     and relpersistence = 'p' and pg_relation_size(oid) > 0)";
+/// Tables that have something, and of which the planner knows nothing. A partitioned one counts
+/// when it has no partition with statistics: with it they are analyzed too, so it comes first.
+const WITHOUT_STATISTICS: &str = "select c.oid, format('%I.%I', n.nspname, c.relname) \
+     from pg_class c join pg_namespace n on n.oid = c.relnamespace \
+     where c.oid > 16383 and c.relpersistence = 'p' and case c.relkind \
+     when 'p' then not c.relispartition and not exists \
+         (select from pg_partition_tree(c.oid) join pg_statistic on starelid = relid) \
+     else c.relkind in ('r', 'm') and pg_relation_size(c.oid) > 0 \
+         and not exists (select from pg_statistic where starelid = c.oid) end \
+     order by c.relkind <> 'p', c.oid";
+/// Whether a table is there still, and nobody has analyzed it meanwhile.
+const IS_UNKNOWN: &str = "select exists (select from pg_class where oid = $1) \
+     and not exists (select from pg_statistic where starelid = $1)";
 const AMCHECK: &str = "select n.nspname::text from pg_extension e join pg_namespace n on n.oid = e.extnamespace \
      where e.extname = 'amcheck'";
 const AVAILABLE: &str =
@@ -61,7 +70,7 @@ impl<H: Helper> Split<'_, H> {
 
     async fn look_at(&self, name: &str, counts: Option<&Counts>) -> Result<String, Error> {
         let target = self.target(name).await?;
-        let analyzed = analyze(&target).await.map_err(|error| damage_of(name, error));
+        let analyzed = self.analyze(&target).await.map_err(|error| damage_of(name, error));
         let checked = self.amcheck(&target, name).await;
         let compared = match counts {
             Some(counts) => counts.compare(self, name).await,
@@ -81,6 +90,24 @@ impl<H: Helper> Split<'_, H> {
                 "{checked}; rows were not compared, for want of sessions from before the cut"
             ),
         })
+    }
+
+    /// Analyzes what never was. Nobody else would: the counts of changes that autovacuum goes by
+    /// begin anew on the target.
+    async fn analyze(&self, target: &Session) -> Result<(), Error> {
+        for row in target.rows("look for statistics", WITHOUT_STATISTICS, &[]).await? {
+            self.check_stop()?;
+            let (oid, name): (u32, String) = (target.value(&row, 0)?, target.value(&row, 1)?);
+            if !target.one::<bool>("look for statistics", IS_UNKNOWN, &[&oid]).await? {
+                continue;
+            }
+            let analyzed = target.run("analyze a table", &format!("analyze {name}")).await;
+            // One that was dropped since needs none.
+            if analyzed.is_err() && target.one("look for a table", EXISTS, &[&oid]).await? {
+                return analyzed;
+            }
+        }
+        Ok(())
     }
 
     /// Checks indexes and catalogs with the extension amcheck, which leaves no trace.
@@ -149,12 +176,16 @@ impl<H: Helper> Split<'_, H> {
         let catalogs: Vec<u32> = target.column("list catalogs", CATALOGS, &[]).await?;
         for oid in &catalogs {
             self.check_stop()?;
-            let found = target.column("check a catalog", &heap, &[oid]).await;
-            let found: Vec<String> = found.map_err(|error| damage_of(database, error))?;
-            if !found.is_empty() {
-                let found = found.join("; ");
-                return Err(Error::Damaged(format!("database {database}, catalog {oid}: {found}")));
-            }
+            let found: Result<Vec<String>, _> =
+                target.column("check a catalog", &heap, &[oid]).await;
+            let found = match found {
+                Ok(found) if found.is_empty() => continue,
+                Ok(found) => found.join("; "),
+                // A page that the server does not even read.
+                Err(error) if is_damage(&error) => reason(&error),
+                Err(error) => return Err(error),
+            };
+            return Err(Error::Damaged(format!("database {database}, catalog {oid}: {found}")));
         }
         Ok(catalogs.len())
     }
@@ -182,13 +213,6 @@ impl Extension {
         }
         made
     }
-}
-
-async fn analyze(target: &Session) -> Result<(), Error> {
-    if target.one::<bool>("look for statistics", STATISTICS_MISSING, &[]).await? {
-        target.run("analyze", "analyze").await?;
-    }
-    Ok(())
 }
 
 fn is_damage(error: &Error) -> bool {

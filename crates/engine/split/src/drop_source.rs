@@ -49,11 +49,6 @@ impl<H: Helper> Split<'_, H> {
                 "database {name} was opened on the source: it is not dropped"
             )));
         }
-        let sql = "select slot_name::text from pg_replication_slots where datoid = $1";
-        for slot in source.column::<String>("list slots", sql, &[&database.oid]).await? {
-            let sql = "select pg_drop_replication_slot($1::text::name)";
-            source.rows("drop a logical slot", sql, &[&slot]).await?;
-        }
         source.rows("forget subscriptions", FORGET_SUBSCRIPTIONS, &[&database.oid]).await?;
         if source.value(row, 2)? {
             source
@@ -66,6 +61,7 @@ impl<H: Helper> Split<'_, H> {
         if !prepared.is_empty() {
             self.roll_back_on_source(source, database.oid, &name, &prepared).await?;
         }
+        // Its logical slots go along, since nobody can use them any more.
         source.run("drop a database", &format!("drop database {quoted}")).await
     }
 

@@ -14,6 +14,9 @@ use crate::{BadOptions, Error};
 
 /// How long one attempt to connect may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a server may take to tell where it is, which it does without any work. In the cut the
+/// databases are closed meanwhile: one that hangs must not keep them so.
+const POSITION_TIMEOUT: Duration = Duration::from_secs(10);
 /// `application_name` of our sessions.
 pub(crate) const APPLICATION_NAME: &str = "pgherd split";
 /// Settings of our sessions, against what a database or a role may have set: nothing may cut us
@@ -191,7 +194,11 @@ impl Session {
 
     /// A position that the server tells.
     pub(crate) async fn lsn(&self, action: &str, sql: &str) -> Result<pgtypes::Lsn, Error> {
-        let text: String = self.one(action, sql, &[]).await?;
+        let told = tokio::time::timeout(POSITION_TIMEOUT, self.one(action, sql, &[])).await;
+        let text: String = told.map_err(|_elapsed| Error::Late {
+            what: format!("the {} to {action}", self.side),
+            secs: POSITION_TIMEOUT.as_secs(),
+        })??;
         text.parse().map_err(|_bad| Error::unfit(format!("{text:?} is no position in the WAL")))
     }
 }

@@ -12,6 +12,10 @@ use relay::Plan;
 /// Between two lines of progress, when nobody watches a bar.
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
 
+/// The bar on a terminal.
+const BAR: &str = "{bar:30} {percent:>3}%  {binary_bytes} of {binary_total_bytes}  \
+                   {binary_bytes_per_sec}  {eta} left";
+
 /// Room on a file system.
 pub(crate) struct Room {
     /// Bytes that will be written there.
@@ -76,10 +80,7 @@ pub(crate) struct Meter {
 impl Meter {
     pub(crate) fn new() -> Self {
         let now = Instant::now();
-        let style = ProgressStyle::with_template(
-            "{bar:30} {percent:>3}%  {binary_bytes} of {binary_total_bytes}  \
-             {binary_bytes_per_sec}  {eta} left",
-        );
+        let style = ProgressStyle::with_template(BAR);
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::new(0);
             if let Ok(style) = style {
@@ -129,7 +130,62 @@ fn line(progress: Progress, elapsed: Duration) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+    use std::sync::{Arc, Mutex};
+
+    use indicatif::{ProgressDrawTarget, TermLike};
+
     use super::*;
+
+    /// Keeps what is drawn.
+    #[derive(Clone, Debug, Default)]
+    struct Terminal(Arc<Mutex<String>>);
+
+    impl TermLike for Terminal {
+        fn width(&self) -> u16 {
+            100
+        }
+        fn move_cursor_up(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+        fn move_cursor_down(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+        fn move_cursor_right(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+        fn move_cursor_left(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+        fn write_line(&self, text: &str) -> io::Result<()> {
+            self.write_str(text)
+        }
+        fn write_str(&self, text: &str) -> io::Result<()> {
+            self.0.lock().unwrap().push_str(text);
+            Ok(())
+        }
+        fn clear_line(&self) -> io::Result<()> {
+            Ok(())
+        }
+        fn flush(&self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// Drawn, for names that nobody knows are not an error of the template's.
+    #[test]
+    fn the_bar_tells_bytes_rate_and_time_left() {
+        let terminal = Terminal::default();
+        let target = ProgressDrawTarget::term_like(Box::new(terminal.clone()));
+        let bar = ProgressBar::with_draw_target(Some(100 << 20), target);
+        bar.set_style(ProgressStyle::with_template(BAR).unwrap());
+        bar.set_position(25 << 20);
+        bar.tick();
+        let text = terminal.0.lock().unwrap().clone();
+        for part in [" 25%  25.00 MiB of 100.00 MiB", "/s", "s left"] {
+            assert!(text.contains(part), "no {part:?} in {text:?}");
+        }
+    }
 
     #[test]
     fn a_line_tells_rate_and_time_left() {

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use alarm::Code;
 use anyhow::{Context as _, Result, bail, ensure};
+use split::journal::Record;
 use split::{Login, Options, Outcome, Owner, Plan, Split, Step};
 use tasks::CancellationToken;
 
@@ -55,6 +56,10 @@ async fn begin(options: &SplitOptions, helper: &Helper, stop: CancellationToken)
         );
         if options.plan {
             bail!("this split was begun: see `pgherd split status`");
+        }
+        ensure_same_databases(&options.databases, &known, &name)?;
+        if !options.until_ready && !may_close(&known, &options.end)? {
+            return Ok(End::NotDone);
         }
         eprintln!("continuing the split {name} where it stood");
         return go_on(&state_dir, &name, &options.end, options.until_ready, helper, stop).await;
@@ -113,14 +118,32 @@ fn owner(name: Option<&str>, target: &Path) -> Result<Option<Owner>> {
 async fn finish(options: &EndOptions, helper: &Helper, stop: CancellationToken) -> Result<End> {
     let state_dir = state_dir(&options.which)?;
     let name = chosen(&state_dir, &options.which)?;
-    if let Some(record) = split::summary(&state_dir, &name)? {
-        let closes = !record.is_begun(Step::SourceClosed);
-        let question = format!("Move {} now? Writing stops for some seconds.", record.names());
-        if closes && !options.yes && !ask(&question)? {
-            return Ok(End::NotDone);
-        }
+    if let Some(record) = split::summary(&state_dir, &name)?
+        && !may_close(&record, options)?
+    {
+        return Ok(End::NotDone);
     }
     go_on(&state_dir, &name, options, false, helper, stop).await
+}
+
+/// Whether somebody wants the databases closed on the source, or they have been already.
+fn may_close(record: &Record, options: &EndOptions) -> Result<bool> {
+    let question = format!("Move {} now? Writing stops for some seconds.", record.names());
+    Ok(record.is_begun(Step::SourceClosed) || options.yes || ask(&question)?)
+}
+
+/// What a split moves was decided when it began. Other databases would be another split.
+fn ensure_same_databases(asked: &[String], known: &Record, name: &str) -> Result<()> {
+    let patterns = split::patterns(asked.iter().map(String::as_str))?;
+    let is_moved = |database: &str| known.databases.iter().any(|it| it.name == database);
+    let covered =
+        known.databases.iter().all(|it| patterns.iter().any(|one| one.matches(it.name.as_bytes())));
+    ensure!(
+        covered && patterns.iter().filter_map(|it| it.plain()).all(is_moved),
+        "the split {name:?} moves {}: name these, or choose another --name",
+        known.names()
+    );
+    Ok(())
 }
 
 async fn go_on(
@@ -240,7 +263,7 @@ fn chosen(state_dir: &Path, which: &Which) -> Result<String> {
     }
     let mut names = split::names_in(state_dir)?;
     // One that cannot be read is not skipped in silence.
-    let mut keep = |is_over: &dyn Fn(&split::journal::Record) -> bool| {
+    let mut keep = |is_over: &dyn Fn(&Record) -> bool| {
         names.retain(|name| {
             split::summary(state_dir, name)
                 .map_or(true, |it| it.is_some_and(|record| !is_over(&record)))

@@ -99,6 +99,88 @@ on_majors! {
     }
 }
 
+/// What the estimate says of a database or tablespace: what is kept, and what is left out.
+fn told(plan: &str, section: &str, name: &str) -> Result<(f64, f64)> {
+    let (_, rest) = plan.split_once(section).with_context(|| format!("{section} in\n{plan}"))?;
+    let lines = rest.lines().skip(1).take_while(|line| line.starts_with("  "));
+    let mut lines = lines.map(str::trim_start).filter_map(|line| line.strip_prefix(name));
+    let line = lines.find(|rest| rest.starts_with("  "));
+    let line = line.with_context(|| format!("{name} in\n{plan}"))?;
+    Ok(match line.trim().strip_prefix("left out") {
+        Some(rest) => (0.0, bytes(rest)?),
+        None => match line.split_once("  and ") {
+            Some((kept, rest)) => (bytes(kept)?, bytes(rest.trim_end_matches(" left out"))?),
+            None => (bytes(line)?, 0.0),
+        },
+    })
+}
+
+/// `12.34 MiB`
+fn bytes(text: &str) -> Result<f64> {
+    let (number, unit) = text.trim().split_once(' ').with_context(|| format!("{text:?}"))?;
+    let units = ["B", "KiB", "MiB", "GiB"];
+    let power = units.iter().position(|it| *it == unit).with_context(|| format!("{text:?}"))?;
+    Ok(number.replace(',', "").parse::<f64>()? * 1024_f64.powi(i32::try_from(power)?))
+}
+
+/// The estimate is what the server says of the same, and a disk that is too small for it is
+/// refused before anything is written.
+#[test]
+fn the_estimate_is_what_the_server_says() -> Result<()> {
+    let stage = Stage::new(Major::V15)?;
+    // So that nothing grows meanwhile.
+    stage.primary.sql("vacuum")?;
+    stage.primary.sql("checkpoint")?;
+    let folder = Folder::new()?;
+    let plan = partial::run(&mut clone(&stage, &folder, &["--dry-run"])?)?;
+    let size = |sql: &str| -> Result<f64> { Ok(stage.primary.sql(sql)?.parse()?) };
+    let near = |one: f64, other: f64, what: &str| {
+        // Folders count a little, and two digits are shown.
+        ensure!((one - other).abs() < 32_768.0, "{what}: {one} and {other} in\n{plan}");
+        Ok(())
+    };
+    let (mut kept_sum, mut left_sum) = (0.0, 0.0);
+    for (name, is_kept) in [
+        ("keep", true),
+        ("postgres", true),
+        ("template0", true),
+        ("template1", true),
+        ("drop1", false),
+    ] {
+        let (kept, left_out) = told(&plan, "databases:", name)?;
+        near(kept + left_out, size(&format!("select pg_database_size('{name}')"))?, name)?;
+        ensure!((kept > 0.0) == is_kept, "{name}: {kept} in\n{plan}");
+        (kept_sum, left_sum) = (kept_sum + kept, left_sum + left_out);
+    }
+    // A table of the database that stays is in the tablespace that does not.
+    let archived = stage.primary.sql_in("keep", "select pg_total_relation_size('a')")?;
+    near(told(&plan, "databases:", "keep")?.1, archived.parse()?, "keep without its table a")?;
+    for name in ["fast", "archive", "pg_default"] {
+        let (kept, left_out) = told(&plan, "tablespaces:", name)?;
+        near(kept + left_out, size(&format!("select pg_tablespace_size('{name}')"))?, name)?;
+        ensure!((kept > 0.0) == (name != "archive"), "{name}: {kept} in\n{plan}");
+        (kept_sum, left_sum) = (kept_sum - kept, left_sum - left_out);
+    }
+    near(kept_sum, 0.0, "kept, by databases and by tablespaces")?;
+    near(left_sum, 0.0, "left out, by databases and by tablespaces")?;
+    nothing_left(&stage, &folder)?;
+
+    let Some(disk) = Disk::mount(4096)? else {
+        eprintln!("not tried: only root can mount a small disk");
+        return Ok(());
+    };
+    std::os::unix::fs::symlink(disk.path(), folder.path().join("data"))?;
+    let plan = partial::run(&mut clone(&stage, &folder, &["--dry-run"])?)?;
+    ensure!(plan.contains("4.00 MiB free: NOT ENOUGH"), "{plan}");
+    let refused = clone(&stage, &folder, &[])?.output()?;
+    assert_eq!(refused.status.code(), Some(1));
+    let text = String::from_utf8_lossy(&refused.stderr);
+    ensure!(text.contains("not enough room for") && text.contains("/data"), "{text}");
+    ensure!(fs::read_dir(disk.path())?.next().is_none(), "something is left");
+    fs::remove_file(folder.path().join("data"))?;
+    nothing_left(&stage, &folder)
+}
+
 /// Without a relay that runs the clone works as it would, and keeps what it decided.
 #[test]
 fn works_without_a_running_relay() -> Result<()> {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
-use testkit::{Auth, Cluster, Install, Major, PASSWORD, PATIENCE, Program, Stop, run};
+use testkit::{Auth, Cluster, Install, Major, PASSWORD, PATIENCE, Program, Standby, Stop, run};
 
 use splitting::{Stage, as_server};
 
@@ -88,6 +88,62 @@ fn secrets_left(stage: &Stage) -> Result<Vec<PathBuf>> {
     let output = Command::new("grep").arg("-rlF").arg(PASSWORD).arg(stage.path("")).output()?;
     let text = String::from_utf8(output.stdout)?;
     Ok(text.lines().map(PathBuf::from).collect())
+}
+
+/// What the plan tells of a server with a standby, and of others that cannot be split.
+#[test]
+fn the_plan_knows_standbys_roles_and_rules() -> Result<()> {
+    let mut stage = Stage::new(Major::V16)?;
+    let standby = Standby::of(&stage.source).name("munich").start()?;
+    standby.wait_streaming()?;
+    stage.source.set("synchronous_standby_names", "munich")?;
+    stage.source.sql("select pg_reload_conf()")?;
+    stage.source.sql("create role one; create role two login; create role pg2")?;
+    let roles = stage.source.sql("select count(*) from pg_roles where oid > 16383")?;
+    assert_eq!(roles, "3");
+    let plan = run(&mut stage.split(&["--plan"]))?;
+    for (weight, about, text) in [
+        ("OK", "standbys", "munich stay with the source"),
+        ("WARN", "settings", "synchronous_standby_names will be empty"),
+        // `postgres` too.
+        ("OK", "role", "4 roles go along"),
+        ("OK", "goes", "orders, tenant_eu_1"),
+        ("OK", "stays", "postgres, stays"),
+    ] {
+        finding(&plan, weight, about, text)?;
+    }
+    ensure!(!plan.contains("STOP"), "{plan}");
+
+    // The standby itself is no source.
+    let source = std::mem::replace(&mut stage.source, standby.into_cluster());
+    stage.host = stage.source.socket_dir().display().to_string();
+    finding(&refused(&stage)?, "STOP", "server", "it is a standby")?;
+    stage.source = source;
+    stage.host = stage.source.socket_dir().display().to_string();
+
+    // Nobody may replicate: neither backup nor standby would get in.
+    fs::write(stage.source.data().join("pg_hba.conf"), "local all all trust\n")?;
+    stage.source.sql("select pg_reload_conf()")?;
+    finding(&refused(&stage)?, "STOP", "pg_hba.conf", "no rule for the database \"replication\"")?;
+    ensure!(!stage.data().exists() && stage.journal().is_empty(), "a plan does nothing");
+    Ok(())
+}
+
+/// The plan of a split that would fail; with `--yes` it is not begun either.
+fn refused(stage: &Stage) -> Result<String> {
+    let refused = stage.split(&["--yes"]).output()?;
+    ensure!(refused.status.code() == Some(1), "{}", refused.status);
+    Ok(String::from_utf8(refused.stdout)?)
+}
+
+fn finding(plan: &str, weight: &str, about: &str, text: &str) -> Result<()> {
+    let found = plan.lines().any(|line| {
+        let rest = line.strip_prefix(weight).map(str::trim_start);
+        let rest = rest.and_then(|it| it.strip_prefix(about));
+        rest.is_some_and(|it| it.starts_with(' ') && it.contains(text))
+    });
+    ensure!(found, "no {weight} {about}: {text} in\n{plan}");
+    Ok(())
 }
 
 /// `pg_upgrade --check` looks at every database of the new server.

@@ -2,18 +2,19 @@
 
 mod splitting;
 
-use std::fs::{self, File};
-use std::process::Command;
+use std::fs;
 
 use anyhow::{Result, ensure};
 use testkit::{Major, PATIENCE, Session, Signal, on_majors, run, run_failing, wait_until};
 
+use splitting::held::held_in_the_cut;
 use splitting::load::{Writer, check};
 use splitting::{SPLIT_LIMIT, Stage, as_server, start};
 
 /// Steps of the journal, and where in them a kill may come: after the beginning was written,
 /// once a process was started that is not written down, before and after the end was.
-const STEPS: [&str; 12] = [
+const STEPS: [&str; 13] = [
+    "planned",
     "relay_started",
     "cloned",
     "target_started",
@@ -29,7 +30,7 @@ const STEPS: [&str; 12] = [
 ];
 const MOMENTS: [&str; 4] = ["begun", "started", "doing", "done"];
 /// These are written only when they are done.
-const ONLY_DONE: [&str; 3] = ["caught_up", "drained", "finished"];
+const ONLY_DONE: [&str; 4] = ["planned", "caught_up", "drained", "finished"];
 /// Told when nothing else says where the split has to be ended.
 const FIRST_OF_TARGET: &str = "opened";
 
@@ -38,6 +39,9 @@ on_majors! {
     /// Killed at each step, and continued each time: the result is as if nothing had been.
     fn continues_after_a_kill_at_any_step(major) {
         let stage = Stage::new(major)?;
+        // Only a session in a database that the target does not have could end this one there.
+        let theirs = "begin; create table theirs (x int); prepare transaction 'theirs'";
+        stage.source.session("stays")?.query(theirs)?;
         let moved = Writer::start(&stage, "orders", 1, "set synchronous_commit = on");
         let other = Writer::start(&stage, "stays", 2, "set synchronous_commit = on");
         moved.wait_for_more()?;
@@ -52,7 +56,8 @@ on_majors! {
                 }
                 let mut command =
                     if begun { stage.then("finish", &["--yes"]) } else { stage.split(&["--yes"]) };
-                begun = true;
+                // Before that nothing is written down.
+                begun |= (step, moment) != ("planned", "doing");
                 let mut split = start(command.env("PGHERD_SPLIT_KILL", format!("{moment}:{step}")))?;
                 let status = split.wait(SPLIT_LIMIT)?;
                 ensure!(status.code().is_none(), "{moment}:{step}: {status}\n{}", split.text());
@@ -75,6 +80,9 @@ on_majors! {
         check(&stage, "orders", worker, &written)?;
         let (_, written) = other.stop()?;
         ensure!(written.errors.is_empty(), "{:?}", written.errors.first());
+        let prepared = "select string_agg(gid, ',') from pg_prepared_xacts";
+        assert_eq!(stage.ask("orders", prepared)?, "");
+        assert_eq!(stage.source.sql_in("stays", "commit prepared 'theirs'; table theirs")?, "");
         stage.check_moved(&["orders", "tenant_eu_1"])
     }
 }
@@ -99,35 +107,21 @@ fn killed_in_the_midst_of_the_clone() -> Result<()> {
     stage.check_moved(&["orders", "tenant_eu_1"])
 }
 
-/// Follows, and can be read.
-fn ready(stage: &Stage) -> Result<()> {
-    let printed = run(&mut stage.split(&["--yes", "--until-ready"]))?;
-    ensure!(printed.contains("ready: "), "{printed}");
-    ensure!(stage.ask("orders", "select pg_is_in_recovery()")? == "t");
-    Ok(())
-}
-
 on_majors! {
     [v13 V13, v15 V15, v17 V17, v18 V18]
     /// Ctrl-C while the databases are closed opens them again; `finish` then moves them, even
     /// when the new machine was down in between.
     fn ctrl_c_before_the_promotion_opens_the_source(major) {
         let stage = Stage::new(major)?;
-        ready(&stage)?;
-        // A session that does not react keeps the cut waiting.
-        let mut stuck = stage.source.session("orders")?;
-        let pid = stuck.query("select pg_backend_pid()")?;
-        run(Command::new("kill").args(["-STOP", &pid]))?;
-        let mut split = start(&mut stage.then("finish", &["--yes"]))?;
-        let closed = "select count(*) from pg_database where not datallowconn and datname = 'orders'";
-        stage.source.wait_for(closed, "1", PATIENCE)?;
+        stage.ready()?;
+        let (stuck, mut split) = held_in_the_cut(&stage)?;
         let refused = Session::connect(&stage.source.socket(), "orders", &[]);
         ensure!(refused.is_err(), "the source lets somebody in");
         split.signal(Signal::INT)?;
         let status = split.wait(PATIENCE)?;
         ensure!(!status.success(), "{}", split.text());
         split.wait_for_line("open on the source again", PATIENCE)?;
-        run(Command::new("kill").args(["-CONT", &pid]))?;
+        stuck.go_on()?;
         stage.source.sql_in("orders", "insert into t values (9999, 'after')")?;
         // Nothing that ran runs any more, and the port of the relay is still written down.
         stage.crash()?;
@@ -142,7 +136,7 @@ on_majors! {
     [v13 V13, v15 V15, v17 V17, v18 V18]
     fn undone_before_the_cut_nothing_is_left(major) {
         let mut stage = Stage::new(major)?;
-        ready(&stage)?;
+        stage.ready()?;
         let status = run(&mut stage.then("status", &[]))?;
         ensure!(status.contains("caught_up") && status.contains("follows, "), "{status}");
         // Both servers on one machine, and one folder for both.
@@ -204,7 +198,15 @@ on_majors! {
         ensure!(killed.wait(SPLIT_LIMIT)?.code().is_none());
         let refused = run_failing(&mut stage.then("finish", &["--yes"]))?;
         ensure!(refused.contains("undo"), "{refused}");
-        run(&mut stage.then("undo", &["--yes"]))?;
+        for moment in ["doing:undone", "done:undone"] {
+            let mut undo = stage.then("undo", &["--yes"]);
+            let mut killed = start(undo.env("PGHERD_SPLIT_KILL", moment))?;
+            ensure!(killed.wait(SPLIT_LIMIT)?.code().is_none(), "{moment}: {}", killed.text());
+        }
+        // It is over now, and nothing more is done.
+        let refused = run_failing(&mut stage.then("undo", &["--yes"]))?;
+        ensure!(refused.contains("there is no split"), "{refused}");
+        run(&mut stage.then("undo", &["--yes", "--name", "new"]))?;
         assert_eq!(stage.source.sql_in("orders", "select count(*) from t where g = 7777")?, "0");
         stage.source.sql_in("orders", "insert into t values (1, 'x')")?;
         ensure!(stage.ask("template1", "select 1").is_err(), "the target runs");
@@ -220,24 +222,41 @@ on_majors! {
 on_majors! {
     [v13 V13, v15 V15, v17 V17, v18 V18]
     fn the_source_drops_them_when_it_is_told_to(major) {
-        let stage = Stage::new(major)?;
+        let stage = Stage::with(major, &[("wal_level", "logical")])?;
+        // Before there is a prepared transaction: a slot would wait for its end.
+        for (database, name) in [("orders", "moves"), ("stays", "remains")] {
+            let slot = format!("select pg_create_logical_replication_slot('{name}', 'pgoutput')");
+            stage.source.sql_in(database, &slot)?;
+            let subscription = format!(
+                "create subscription {name} connection 'host=127.0.0.1 port=1' publication p \
+                 with (connect = false)"
+            );
+            stage.source.sql_in(database, &subscription)?;
+        }
         let mut prepared = stage.source.session("orders")?;
         prepared.query("begin; insert into t values (1, 'p'); prepare transaction 'it''s'")?;
         drop(prepared);
-        stage
-            .source
-            .sql_in("orders", "select pg_create_logical_replication_slot('l', 'test_decoding')")
-            .ok();
         stage.split_now()?;
-        let mut killed = stage.then("finish", &["--drop-source"]);
-        let mut killed = start(killed.env("PGHERD_SPLIT_KILL", "doing:source_dropped"))?;
-        ensure!(killed.wait(SPLIT_LIMIT)?.code().is_none(), "{}", killed.text());
+        let slots = "select string_agg(slot_name, ',' order by slot_name) from pg_replication_slots";
+        assert_eq!(stage.source.sql(slots)?, "moves,remains");
+        for moment in ["begun", "doing"] {
+            let mut killed = stage.then("finish", &["--drop-source"]);
+            let moment = format!("{moment}:source_dropped");
+            let mut killed = start(killed.env("PGHERD_SPLIT_KILL", &moment))?;
+            ensure!(killed.wait(SPLIT_LIMIT)?.code().is_none(), "{moment}: {}", killed.text());
+        }
         let printed = run(&mut stage.then("finish", &["--drop-source"]))?;
         ensure!(printed.contains("dropped on the source"), "{printed}");
         let left =
             "select string_agg(datname, ',' order by datname) from pg_database where not datistemplate";
         assert_eq!(stage.source.sql(left)?, "postgres,stays");
         assert_eq!(stage.source.sql("select count(*) from pg_prepared_xacts")?, "0");
+        // What others have stays theirs; the target's subscription goes on.
+        assert_eq!(stage.source.sql(slots)?, "remains");
+        let subscriptions = "select string_agg(subname, ',') || count(roname) from pg_subscription \
+                             full join pg_replication_origin on roname = 'pg_' || oid";
+        assert_eq!(stage.source.sql(subscriptions)?, "remains1");
+        assert_eq!(stage.ask("orders", subscriptions)?, "moves1");
         // The target has its own copy, which somebody finishes.
         stage.ask("orders", "commit prepared 'it''s'")?;
         assert_eq!(stage.ask("orders", "select count(*) from t where v = 'p'")?, "1");
@@ -245,33 +264,4 @@ on_majors! {
         ensure!(refused.contains("nothing leads back"), "{refused}");
         Ok(())
     }
-}
-
-/// An index and a table of the new server are not what they were: told for every database, and
-/// the source still has them.
-#[test]
-fn damage_is_told() -> Result<()> {
-    let stage = Stage::new(Major::V14)?;
-    ready(&stage)?;
-    // What is on the disk now is not replayed again.
-    stage.source.sql("checkpoint")?;
-    let at = stage.source.lsn()?;
-    wait_until("the target", PATIENCE, || {
-        let sql = format!("select pg_last_wal_replay_lsn() >= '{at}'");
-        Ok((stage.ask("template1", &sql)? == "t").then_some(()))
-    })?;
-    stage.ask("template1", "checkpoint")?;
-    stage.crash()?;
-    for (database, relation) in [("orders", "t_g_idx"), ("tenant_eu_1", "t")] {
-        let path = format!("select pg_relation_filepath('{relation}')");
-        let path = stage.data().join(stage.source.sql_in(database, &path)?);
-        File::options().write(true).open(path)?.set_len(8192)?;
-    }
-    let told = run_failing(&mut stage.then("finish", &["--yes"]))?;
-    for part in ["database orders", "rows of database tenant_eu_1 differ: public.t", "undo"] {
-        ensure!(told.contains(part), "no {part:?} in {told}");
-    }
-    run(&mut stage.then("undo", &["--yes"]))?;
-    assert_eq!(stage.source.sql_in("tenant_eu_1", "select count(*) from t")?, "2000");
-    Ok(())
 }

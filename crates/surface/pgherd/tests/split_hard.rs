@@ -6,9 +6,10 @@ mod splitting;
 use std::os::unix::fs::symlink;
 
 use anyhow::{Result, ensure};
-use testkit::{Cluster, Disk, Install, Major, on_majors, run, run_failing};
+use testkit::{Cluster, Disk, Install, Major, PATIENCE, Signal, on_majors, run, run_failing};
 
 use splitting::Stage;
+use splitting::held::held_in_the_cut;
 
 /// Everything that a name may have.
 const NAME: &str = r#"it's "ä ö", a \ b*?,{} ✓"#;
@@ -113,6 +114,70 @@ on_majors! {
         let slots = "select string_agg(slot_name, ',' order by slot_name) from pg_replication_slots";
         assert_eq!(stage.source.sql(slots)?, "ours,theirs");
         assert_eq!(stage.ask("postgres", slots)?, "");
+        Ok(())
+    }
+}
+
+/// Tables that nobody has analyzed are on the new server; the others keep what is known of them.
+#[test]
+fn statistics_that_are_missing_are_made() -> Result<()> {
+    let stage = Stage::with(Major::V16, &[("autovacuum", "off")])?;
+    stage.source.sql_in(
+        "orders",
+        "create table known as select 1 x; analyze known; insert into known values (2); \
+         create schema \"S \"\"\"; create table \"S \"\"\".\"T '\" as select 1 x; \
+         create materialized view m as select 1 x; \
+         create table parted (x int) partition by list (x); \
+         create table one partition of parted for values in (1); insert into parted values (1)",
+    )?;
+    let analyzed = "select coalesce(string_agg(distinct relname, ',' order by relname), '') \
+                    from pg_class join pg_statistic on starelid = pg_class.oid where starelid > 16383";
+    assert_eq!(stage.source.sql_in("orders", analyzed)?, "known");
+    assert_eq!(stage.source.sql_in("tenant_eu_1", analyzed)?, "");
+    let printed = stage.split_now()?;
+    assert_eq!(stage.ask("orders", analyzed)?, "T ',known,m,one,parted,t");
+    assert_eq!(stage.ask("tenant_eu_1", analyzed)?, "t");
+    let known = "select reltuples from pg_class where relname = 'known'";
+    assert_eq!(stage.ask("orders", known)?, "1");
+    // Everything that there is was looked at.
+    let catalogs = "select count(*) from pg_class \
+                    where relkind in ('r', 't') and oid < 16384 and relpersistence = 'p'";
+    let catalogs = stage.ask("orders", catalogs)?;
+    ensure!(catalogs.parse::<u32>()? > 50, "{catalogs} catalogs");
+    let told = format!("and {catalogs} catalogs are sound");
+    assert_eq!(printed.matches(&told).count(), 2, "no {told:?} for both in {printed}");
+    Ok(())
+}
+
+on_majors! {
+    [v13 V13, v17 V17]
+    /// A database that takes no connections goes along, and takes none anywhere.
+    fn a_closed_database_stays_closed(major) {
+        let stage = Stage::new(major)?;
+        stage.source.sql("alter database tenant_eu_1 allow_connections false")?;
+        let open = "select string_agg(datname, ',' order by datname) from pg_database \
+                    where datallowconn and not datistemplate";
+        let before = stage.source.sql(open)?;
+        let plan = run(&mut stage.split(&["--plan"]))?;
+        ensure!(plan.contains("tenant_eu_1 takes no connections"), "{plan}");
+        stage.ready()?;
+        // Interrupted before the promotion.
+        let (stuck, mut split) = held_in_the_cut(&stage)?;
+        assert_eq!(stage.source.sql(open)?, "postgres,stays");
+        split.signal(Signal::INT)?;
+        ensure!(!split.wait(PATIENCE)?.success(), "{}", split.text());
+        assert_eq!(stage.source.sql(open)?, before);
+        stuck.go_on()?;
+        run(&mut stage.then("finish", &["--yes"]))?;
+        assert_eq!(stage.ask("orders", open)?, "orders,postgres");
+        assert_eq!(stage.source.sql(open)?, "postgres,stays");
+        let there = "select count(*) from pg_database where datname = 'tenant_eu_1'";
+        assert_eq!(stage.ask("orders", there)?, "1");
+        // It has what it had.
+        stage.ask("orders", "alter database tenant_eu_1 allow_connections true")?;
+        assert_eq!(stage.ask("tenant_eu_1", "select count(*) from t")?, "2000");
+        run(&mut stage.then("undo", &["--yes"]))?;
+        assert_eq!(stage.source.sql(open)?, before);
         Ok(())
     }
 }

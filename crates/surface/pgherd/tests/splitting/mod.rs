@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
+pub(crate) mod held;
 pub(crate) mod load;
 pub(crate) mod whole;
 
@@ -37,7 +38,12 @@ pub(crate) struct Stage {
 impl Stage {
     /// Splits `orders` and `tenant*` off a server that also has `stays`.
     pub(crate) fn new(major: Major) -> Result<Self> {
-        let source = Cluster::builder(major).start()?;
+        Self::with(major, &[])
+    }
+
+    /// The same with settings of the server.
+    pub(crate) fn with(major: Major, settings: &[(&str, &str)]) -> Result<Self> {
+        let source = Cluster::builder(major).set_all(settings).start()?;
         for database in ["orders", "tenant_eu_1", "stays"] {
             source.sql(&format!("create database {database}"))?;
             source.sql_in(
@@ -111,13 +117,21 @@ impl Stage {
         run(&mut self.split(&["--yes"]))
     }
 
+    /// Splits until the target follows, and can be read.
+    pub(crate) fn ready(&self) -> Result<()> {
+        let printed = run(&mut self.split(&["--yes", "--until-ready"]))?;
+        ensure!(printed.contains("ready: "), "{printed}");
+        ensure!(self.ask("orders", "select pg_is_in_recovery()")? == "t");
+        Ok(())
+    }
+
     /// The journal, as text.
     pub(crate) fn journal(&self) -> String {
         let path = self.path(".local/state/pgherd/split/new/journal");
         fs::read_to_string(path).unwrap_or_default()
     }
 
-    fn relay_pid(&self) -> Option<u32> {
+    pub(crate) fn relay_pid(&self) -> Option<u32> {
         let journal = self.journal();
         let (_, rest) = journal.split_once("\"relay_pid\":")?;
         rest.split(',').next()?.parse().ok()
@@ -127,6 +141,11 @@ impl Stage {
     pub(crate) fn crash(&self) -> Result<()> {
         let pid = self.relay_pid().context("no relay runs")?;
         run(Command::new("kill").arg("-KILL").arg(pid.to_string()))?;
+        self.crash_server()
+    }
+
+    /// The target's server ends at once.
+    pub(crate) fn crash_server(&self) -> Result<()> {
         let mut stop = as_server(&self.path("bin/pg_ctl"), &self.data());
         run(stop.arg("stop").arg("-D").arg(self.data()).args(["-m", "immediate", "-s"]))?;
         Ok(())

@@ -1,0 +1,200 @@
+//! `pgherd split` when something breaks: servers and processes that end or hang in the cut,
+//! command lines that are given again, damage on the new server.
+
+mod splitting;
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt as _;
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+use testkit::{Major, PATIENCE, Program, on_majors, run, run_failing, wait_until};
+
+use splitting::held::held_in_the_cut;
+use splitting::{SPLIT_LIMIT, Stage, start};
+
+/// The split has failed before the promotion: the source has everything and is open, what to do
+/// is told, and `finish` works once the reason is gone.
+fn opened_again(
+    stage: &Stage,
+    split: &mut Program,
+    reason: &str,
+    mend: impl FnOnce() -> Result<()>,
+) -> Result<()> {
+    let status = split.wait(SPLIT_LIMIT)?;
+    assert_eq!(status.code(), Some(1), "{}", split.text());
+    for part in ["open on the source again", "`pgherd split finish` goes on", reason] {
+        split.wait_for_line(part, PATIENCE)?;
+    }
+    for database in ["orders", "tenant_eu_1"] {
+        assert_eq!(stage.source.sql_in(database, "select count(*) from t")?, "2000");
+        stage.source.sql_in(database, "insert into t values (9999, 'after')")?;
+    }
+    mend()?;
+    run(&mut stage.then("finish", &["--yes"]))?;
+    for database in ["orders", "tenant_eu_1"] {
+        assert_eq!(stage.ask(database, "select v from t where g = 9999")?, "after");
+    }
+    stage.check_moved(&["orders", "tenant_eu_1"])
+}
+
+on_majors! {
+    [v13 V13, v17 V17]
+    /// The new server ends while the databases are closed.
+    fn a_target_that_dies_in_the_cut(major) {
+        let stage = Stage::new(major)?;
+        stage.ready()?;
+        let (stuck, mut split) = held_in_the_cut(&stage)?;
+        stage.crash_server()?;
+        stuck.go_on()?;
+        opened_again(&stage, &mut split, "target", || Ok(()))
+    }
+}
+
+/// What is written at the last does not arrive: the cut is given up after its time.
+#[test]
+fn a_relay_that_hangs_in_the_cut() -> Result<()> {
+    let stage = Stage::new(Major::V15)?;
+    stage.ready()?;
+    let relay = stage.relay_pid().context("a relay")?.to_string();
+    let (stuck, mut split) = held_in_the_cut(&stage)?;
+    run(Command::new("kill").args(["-STOP", &relay]))?;
+    stuck.go_on()?;
+    let mend = || run(Command::new("kill").args(["-CONT", &relay])).map(drop);
+    opened_again(&stage, &mut split, "the target to replay up to", mend)
+}
+
+/// The new server hangs, as it does when its disk is gone.
+#[test]
+fn a_target_that_hangs_in_the_cut() -> Result<()> {
+    let stage = Stage::new(Major::V17)?;
+    stage.ready()?;
+    let (stuck, mut split) = held_in_the_cut(&stage)?;
+    let backends = "select pid from pg_stat_activity where application_name = 'pgherd split'";
+    let backends = stage.ask("template1", backends)?;
+    ensure!(!backends.is_empty(), "nobody asks the target");
+    let signal = |name: &str| run(Command::new("kill").arg(name).args(backends.lines()));
+    signal("-STOP")?;
+    stuck.go_on()?;
+    let mend = || signal("-CONT").map(drop);
+    opened_again(&stage, &mut split, "waited 10 s in vain for the target", mend)
+}
+
+/// A killed split goes on with the command line that began it.
+#[test]
+fn the_same_command_line_goes_on() -> Result<()> {
+    let mut stage = Stage::new(Major::V16)?;
+    let killed_at = |stage: &Stage, moment: &str, more: &[&str]| -> Result<()> {
+        let mut split = start(stage.split(more).env("PGHERD_SPLIT_KILL", moment))?;
+        let status = split.wait(SPLIT_LIMIT)?;
+        ensure!(status.code().is_none(), "{moment}: {status}\n{}", split.text());
+        Ok(())
+    };
+    let open = |stage: &Stage| stage.source.sql_in("orders", "insert into t values (1, 'x')");
+    for moment in ["done:planned", "begun:cloned", "done:target_started"] {
+        killed_at(&stage, moment, &["--yes", "--until-ready"])?;
+    }
+    stage.ready()?;
+    // Ready already.
+    stage.ready()?;
+    open(&stage)?;
+    // Nobody said that the databases may be closed now.
+    let refused = run_failing(&mut stage.split(&[]))?;
+    ensure!(refused.contains("--yes"), "{refused}");
+    ensure!(run_failing(&mut stage.split(&["--plan"]))?.contains("was begun"));
+    // Nor that others are moved than those that were planned.
+    for others in ["stays", "orders", "orders,tenant_*,stays"] {
+        let asked = std::mem::replace(&mut stage.databases, others.into());
+        let refused = run_failing(&mut stage.split(&["--yes"]))?;
+        ensure!(refused.contains("orders, tenant_eu_1"), "{others}: {refused}");
+        stage.databases = asked;
+    }
+    open(&stage)?;
+    killed_at(&stage, "done:drained", &["--yes"])?;
+    ensure!(open(&stage).is_err(), "the source lets somebody in");
+    // Until it is ready: the source is open then.
+    stage.ready()?;
+    open(&stage)?;
+    for moment in ["done:source_closed", "done:promoted", "doing:dropped"] {
+        killed_at(&stage, moment, &["--yes"])?;
+    }
+    let printed = stage.split_now()?;
+    ensure!(printed.contains("connect to: "), "{printed}");
+    stage.check_moved(&["orders", "tenant_eu_1"])?;
+    // And once more when nothing is left to do.
+    let printed = stage.split_now()?;
+    ensure!(printed.contains("moved: orders, tenant_eu_1"), "{printed}");
+    stage.check_moved(&["orders", "tenant_eu_1"])
+}
+
+/// Stops a target that is ready, with everything on its disk: nothing of it is replayed again.
+fn stop_for_good(stage: &Stage) -> Result<()> {
+    stage.source.sql("checkpoint")?;
+    let at = stage.source.lsn()?;
+    wait_until("the target", PATIENCE, || {
+        let sql = format!("select pg_last_wal_replay_lsn() >= '{at}'");
+        Ok((stage.ask("template1", &sql)? == "t").then_some(()))
+    })?;
+    stage.ask("template1", "checkpoint")?;
+    stage.crash()
+}
+
+/// The target's first file of a relation, for damage.
+fn file(stage: &Stage, database: &str, relation: &str) -> Result<File> {
+    let path = format!("select pg_relation_filepath('{relation}')");
+    let path = stage.data().join(stage.source.sql_in(database, &path)?);
+    ensure!(fs::metadata(&path)?.len() > 8192, "{relation} is small");
+    Ok(File::options().write(true).open(path)?)
+}
+
+/// An index and a table of the new server are not what they were: told for every database, and
+/// the source still has them.
+#[test]
+fn damage_is_told() -> Result<()> {
+    let stage = Stage::new(Major::V14)?;
+    stage.ready()?;
+    stop_for_good(&stage)?;
+    for (database, relation) in [("orders", "t_g_idx"), ("tenant_eu_1", "t")] {
+        file(&stage, database, relation)?.set_len(8192)?;
+    }
+    let told = run_failing(&mut stage.then("finish", &["--yes"]))?;
+    for part in ["database orders", "rows of database tenant_eu_1 differ: public.t", "undo"] {
+        ensure!(told.contains(part), "no {part:?} in {told}");
+    }
+    run(&mut stage.then("undo", &["--yes"]))?;
+    assert_eq!(stage.source.sql_in("tenant_eu_1", "select count(*) from t")?, "2000");
+    Ok(())
+}
+
+/// The same of catalogs that no session needs: a tuple, an index, a whole page.
+#[test]
+fn damage_of_catalogs_is_told() -> Result<()> {
+    // Where its first line pointer says that the first tuple begins: 7, which is not aligned.
+    const LINE_POINTER: (u64, u32) = (24, 7 | 1 << 15 | 100 << 17);
+    let mut stage = Stage::new(Major::V15)?;
+    for database in ["tenant_eu_2", "tenant_eu_3"] {
+        stage.source.sql(&format!("create database {database}"))?;
+    }
+    stage.databases = "orders,tenant_*".into();
+    stage.ready()?;
+    stop_for_good(&stage)?;
+    let (at, pointer) = LINE_POINTER;
+    file(&stage, "orders", "pg_conversion")?.write_all_at(&pointer.to_le_bytes(), at)?;
+    file(&stage, "tenant_eu_1", "pg_conversion_oid_index")?.set_len(8192)?;
+    file(&stage, "tenant_eu_2", "pg_conversion")?.write_all_at(&[0xaa; 8192], 0)?;
+    let told = run_failing(&mut stage.then("finish", &["--yes"]))?;
+    for part in [
+        "database orders, catalog 2607: line pointer",
+        "database tenant_eu_1: could not read block",
+        "database tenant_eu_2, catalog 2607: invalid page",
+        "--skip-checks",
+    ] {
+        ensure!(told.contains(part), "no {part:?} in {told}");
+    }
+    ensure!(!told.contains("database tenant_eu_3"), "{told}");
+    // Somebody keeps what is there.
+    let printed = run(&mut stage.then("finish", &["--yes", "--skip-checks"]))?;
+    ensure!(printed.contains("not looked through"), "{printed}");
+    assert_eq!(stage.ask("orders", "select count(*) from t")?, "2000");
+    Ok(())
+}
