@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
-use testkit::{Auth, Cluster, Install, Major, PASSWORD, PATIENCE, Program, Standby, Stop, run};
+use testkit::{
+    Auth, Authority, Cluster, Install, Major, PASSWORD, PATIENCE, Program, Standby, Stop, run,
+};
 
 use splitting::{Stage, as_server};
 
@@ -125,6 +127,57 @@ fn the_plan_knows_standbys_roles_and_rules() -> Result<()> {
     fs::write(stage.source.data().join("pg_hba.conf"), "local all all trust\n")?;
     stage.source.sql("select pg_reload_conf()")?;
     finding(&refused(&stage)?, "STOP", "pg_hba.conf", "no rule for the database \"replication\"")?;
+    ensure!(!stage.data().exists() && stage.journal().is_empty(), "a plan does nothing");
+    Ok(())
+}
+
+/// What the source names of its own machine and is not here, is told before anything is copied.
+#[test]
+fn the_plan_knows_what_the_machine_lacks() -> Result<()> {
+    let authority = Authority::new("pgherd test authority")?;
+    let server = authority.sign_for_server("primary", &["127.0.0.1"])?;
+    let (cert, key) = (server.cert.display().to_string(), server.key.display().to_string());
+    let settings = [
+        ("ssl", "on"),
+        ("ssl_cert_file", cert.as_str()),
+        ("ssl_key_file", &key),
+        // TEST-NET-1, RFC 5737; the source starts all the same.
+        ("listen_addresses", "127.0.0.1, 192.0.2.7"),
+        ("session_preload_libraries", "auto_explain"),
+    ];
+    let stage = Stage::with(Major::V17, &settings)?;
+    let plan = run(&mut stage.split(&["--plan"]))?;
+    finding(
+        &plan,
+        "WARN",
+        "settings",
+        "listen_addresses: 192.0.2.7 not of this machine; the others",
+    )?;
+    finding(&plan, "OK", "libraries", "auto_explain")?;
+    ensure!(!plan.contains("ssl_") && !plan.contains("unix_socket"), "{plan}");
+
+    // A database that lets nobody in takes as much room as when it did.
+    let needed = |plan: &str| -> Result<f64> {
+        let line = plan.lines().find(|line| line.contains(" needed, ")).context("no disk")?;
+        let (before, _) = line.split_once(" needed, ").context("no number")?;
+        let number = before.rsplit(' ').nth(1).context("no number")?;
+        ensure!(before.ends_with(" MB"), "{line}");
+        Ok(number.parse()?)
+    };
+    stage.source.sql_in(
+        "tenant_eu_1",
+        "create table large (v text); alter table large alter v set storage external; \
+         insert into large select repeat(md5(g::text), 250) from generate_series(1, 5000) g",
+    )?;
+    let open = needed(&run(&mut stage.split(&["--plan"]))?)?;
+    stage.source.sql("alter database tenant_eu_1 allow_connections false")?;
+    let closed = needed(&run(&mut stage.split(&["--plan"]))?)?;
+    ensure!((open - closed).abs() < 15.0, "{open} MB open, {closed} MB closed");
+
+    fs::rename(&server.cert, server.cert.with_extension("away"))?;
+    let plan = refused(&stage)?;
+    let missing = format!("ssl_cert_file is {cert}, which is not here");
+    finding(&plan, "STOP", "settings", &missing)?;
     ensure!(!stage.data().exists() && stage.journal().is_empty(), "a plan does nothing");
     Ok(())
 }

@@ -142,6 +142,10 @@ fn room(facts: &Facts, options: &Options, findings: &mut Findings) {
     for held in &facts.held {
         need(location(held.tablespace).unwrap_or_else(|| options.target.clone()), held.bytes);
     }
+    // Nobody could look into these to see where their tables are.
+    for database in facts.moved().filter(|it| !it.open) {
+        need(options.target.clone(), database.bytes);
+    }
     for (place, bytes) in needed.into_values() {
         let Ok(room) = rustix::fs::statvfs(&place) else { continue };
         let free = room.f_bavail.saturating_mul(room.f_frsize);

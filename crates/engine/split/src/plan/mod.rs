@@ -5,6 +5,7 @@
 mod findings;
 mod here;
 mod source;
+mod surroundings;
 
 use std::fmt;
 
@@ -66,6 +67,7 @@ impl Plan {
         let mut findings = Findings::default();
         findings::judge(&facts, &options, &mut findings);
         let programs = here::judge(&facts, &options, &mut findings);
+        surroundings::judge(&facts, &mut findings);
         Ok(Self { findings: findings.0, options, facts, programs })
     }
 

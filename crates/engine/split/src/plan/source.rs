@@ -85,7 +85,7 @@ pub(crate) struct Facts {
 }
 
 /// Settings that are looked at.
-const SETTINGS: [&str; 8] = [
+const SETTINGS: [&str; 17] = [
     "wal_level",
     "archive_mode",
     "synchronous_standby_names",
@@ -94,6 +94,15 @@ const SETTINGS: [&str; 8] = [
     "logging_collector",
     "log_directory",
     "port",
+    "session_preload_libraries",
+    "data_directory",
+    "listen_addresses",
+    "unix_socket_directories",
+    "ssl",
+    "ssl_cert_file",
+    "ssl_key_file",
+    "ssl_ca_file",
+    "ssl_crl_file",
 ];
 
 impl Facts {
@@ -194,9 +203,12 @@ impl Facts {
                 self.held.push(Held { tablespace, bytes: bytes.unsigned_abs() });
             }
         }
-        let preloaded = self.settings.get("shared_preload_libraries").cloned().unwrap_or_default();
-        let preloaded = preloaded.split(',').map(|it| it.trim().trim_matches('"').to_owned());
-        self.libraries.extend(preloaded.filter(|it| !it.is_empty()));
+        // Without the first kind a server does not start, without the second it lets nobody in.
+        for setting in ["shared_preload_libraries", "session_preload_libraries"] {
+            let preloaded = self.setting(setting).to_owned();
+            let preloaded = preloaded.split(',').map(|it| it.trim().trim_matches('"').to_owned());
+            self.libraries.extend(preloaded.filter(|it| !it.is_empty()));
+        }
         Ok(())
     }
 
