@@ -5,13 +5,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
+use rustls::{ClientConfig, Error};
 
 use crate::certificate::end_point;
 use crate::files::{Fingerprint, Named, fingerprint};
+use crate::verifier::{Trusted, Verifier};
 use crate::{ALPN, FileProblem, VERSIONS, provider};
 
 /// How much TLS there has to be, as libpq means it.
@@ -82,7 +80,8 @@ impl Client {
         let paths = [files.root_cert.as_ref(), own.map(|it| &it.0), own.map(|it| &it.1)];
         let fingerprint = fingerprint(paths);
         let provider = provider();
-        let trust = match &files.root_cert {
+        let check_name = files.mode == SslMode::VerifyFull;
+        let trusted = match &files.root_cert {
             Some(path) => {
                 let named = Named { setting: "sslrootcert", path };
                 let verifier = WebPkiServerVerifier::builder_with_provider(
@@ -92,17 +91,16 @@ impl Client {
                 let verifier = verifier
                     .build()
                     .map_err(|error| named.problem(error, "name a file with authorities"))?;
-                Some(verifier)
+                Trusted::Signed { by: verifier, check_name }
             }
             None if files.mode >= SslMode::VerifyCa => {
                 let message = format!("sslmode {} needs sslrootcert", files.mode.word());
                 let hint = "name the file with the certificate of the server's authority";
                 return Err(FileProblem { setting: "sslmode", message, hint });
             }
-            None => None,
+            None => Trusted::Anybody,
         };
-        let check_name = files.mode == SslMode::VerifyFull;
-        let verifier = Verifier { trust, check_name, provider: Arc::clone(&provider) };
+        let verifier = Verifier { trusted, provider: Arc::clone(&provider) };
         let builder = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&VERSIONS)
             .map_err(|error| FileProblem {
@@ -163,57 +161,3 @@ impl PartialEq for Client {
 }
 
 impl Eq for Client {}
-
-/// Trusts as libpq's modes do. Signatures are always checked: who shows a certificate has its key.
-#[derive(Debug)]
-struct Verifier {
-    trust: Option<Arc<WebPkiServerVerifier>>,
-    check_name: bool,
-    provider: Arc<CryptoProvider>,
-}
-
-impl ServerCertVerifier for Verifier {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        let Some(trust) = &self.trust else { return Ok(ServerCertVerified::assertion()) };
-        let verified =
-            trust.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
-        match verified {
-            // The name is looked at last: all else is right.
-            Err(Error::InvalidCertificate(
-                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-            )) if !self.check_name => Ok(ServerCertVerified::assertion()),
-            verified => verified,
-        }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls12_signature(message, cert, dss, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls13_signature(message, cert, dss, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
-}

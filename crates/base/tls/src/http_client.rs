@@ -1,16 +1,13 @@
 //! A client that speaks HTTP to a relay: for commands that ask a running one.
 
-use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
+use rustls::{ClientConfig, Error};
 
 use crate::files::Named;
+use crate::verifier::{Trusted, Verifier};
 use crate::{ALPN_HTTP, FileProblem, VERSIONS, provider};
 
 /// Who is taken for the relay.
@@ -33,11 +30,10 @@ pub fn http_client(
     own: Option<&(PathBuf, PathBuf)>,
 ) -> Result<Arc<ClientConfig>, FileProblem> {
     let provider = provider();
-    let (verifier, named): (Arc<dyn ServerCertVerifier>, _) = match trust {
+    let (trusted, named) = match trust {
         Trust::Certificate(path) => {
             let named = Named { setting: "cert", path };
-            let certificate = named.own_certificate()?;
-            (Arc::new(Pinned { certificate, provider: Arc::clone(&provider) }), named)
+            (Trusted::Only(named.own_certificate()?), named)
         }
         Trust::Authorities(path) => {
             let named = Named { setting: "cacert", path };
@@ -46,14 +42,15 @@ pub fn http_client(
                 WebPkiServerVerifier::builder_with_provider(authorities, Arc::clone(&provider))
                     .build()
                     .map_err(|error| named.problem(error, "name a file with authorities"))?;
-            (verifier, named)
+            (Trusted::Signed { by: verifier, check_name: true }, named)
         }
     };
+    let verifier = Verifier { trusted, provider: Arc::clone(&provider) };
     let builder = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&VERSIONS)
         .map_err(|error| named.problem(error, "this is a defect of pgherd"))?
         .dangerous()
-        .with_custom_certificate_verifier(verifier);
+        .with_custom_certificate_verifier(Arc::new(verifier));
     let mut config = match own {
         Some((cert, key)) => {
             let cert = Named { setting: "cert", path: cert };
@@ -70,57 +67,4 @@ pub fn http_client(
     };
     config.alpn_protocols = vec![ALPN_HTTP.to_vec()];
     Ok(Arc::new(config))
-}
-
-/// Signatures are checked, so that it is no use to show the certificate without its key.
-struct Pinned {
-    certificate: CertificateDer<'static>,
-    provider: Arc<CryptoProvider>,
-}
-
-impl fmt::Debug for Pinned {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pinned").finish_non_exhaustive()
-    }
-}
-
-impl ServerCertVerifier for Pinned {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        if *end_entity == self.certificate {
-            Ok(ServerCertVerified::assertion())
-        } else {
-            Err(CertificateError::ApplicationVerificationFailure.into())
-        }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls12_signature(message, cert, dss, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls13_signature(message, cert, dss, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
 }

@@ -20,6 +20,7 @@ mod client;
 mod files;
 mod http_client;
 mod server;
+mod verifier;
 
 pub use certificate::Certificate;
 pub use client::{Client, ClientFiles, SslMode};

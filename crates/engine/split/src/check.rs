@@ -31,7 +31,8 @@ const INDEXES: &str = "select c.oid from pg_index i join pg_class c on c.oid = i
      and c.relpersistence = 'p' and i.indisready and i.indisvalid order by c.oid";
 const CATALOGS: &str = "select oid from pg_class where relkind in ('r', 't') and oid < 16384 \
      and relpersistence = 'p' order by oid";
-const EXISTS: &str = "select exists (select from pg_class where oid = $1)";
+/// Whether a table or an index is still there.
+pub(crate) const EXISTS: &str = "select exists (select from pg_class where oid = $1)";
 /// Indexes that are checked in one transaction, which locks each of them and its table.
 const BATCH: usize = 100;
 /// Our own place for the extension; the transaction is rolled back.

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 
+use crate::check::EXISTS;
 use crate::cut::reason;
 use crate::error::Side;
 use crate::server::Session;
@@ -26,7 +27,6 @@ const FILES: &str = "select oid, pg_relation_filenode(oid) from pg_class where o
 const FREE: &str = "select current_setting('max_connections')::bigint \
      - current_setting('superuser_reserved_connections')::bigint \
      - (select count(*) from pg_stat_activity where backend_type = 'client backend')";
-const EXISTS: &str = "select exists (select from pg_class where oid = $1)";
 /// No damage: somebody works on the table (`lock_not_available`), or it or its schema was dropped or
 /// renamed since the cut (`undefined_table`, `invalid_schema_name`).
 const NOT_COMPARED: [&str; 3] = ["55P03", "42P01", "3F000"];

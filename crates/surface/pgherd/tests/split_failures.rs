@@ -3,12 +3,11 @@
 
 mod splitting;
 
-use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
-use testkit::{Major, PATIENCE, Program, on_majors, run, run_failing, wait_until};
+use testkit::{Major, PATIENCE, Program, on_majors, run, run_failing};
 
 use splitting::held::held_in_the_cut;
 use splitting::{SPLIT_LIMIT, Stage, start};
@@ -127,35 +126,15 @@ fn the_same_command_line_goes_on() -> Result<()> {
     stage.check_moved(&["orders", "tenant_eu_1"])
 }
 
-/// Stops a target that is ready, with everything on its disk: nothing of it is replayed again.
-fn stop_for_good(stage: &Stage) -> Result<()> {
-    stage.source.sql("checkpoint")?;
-    let at = stage.source.lsn()?;
-    wait_until("the target", PATIENCE, || {
-        let sql = format!("select pg_last_wal_replay_lsn() >= '{at}'");
-        Ok((stage.ask("template1", &sql)? == "t").then_some(()))
-    })?;
-    stage.ask("template1", "checkpoint")?;
-    stage.crash()
-}
-
-/// The target's first file of a relation, for damage.
-fn file(stage: &Stage, database: &str, relation: &str) -> Result<File> {
-    let path = format!("select pg_relation_filepath('{relation}')");
-    let path = stage.data().join(stage.source.sql_in(database, &path)?);
-    ensure!(fs::metadata(&path)?.len() > 8192, "{relation} is small");
-    Ok(File::options().write(true).open(path)?)
-}
-
 /// An index and a table of the new server are not what they were: told for every database, and
 /// the source still has them.
 #[test]
 fn damage_is_told() -> Result<()> {
     let stage = Stage::new(Major::V14)?;
     stage.ready()?;
-    stop_for_good(&stage)?;
+    stage.stop_for_good()?;
     for (database, relation) in [("orders", "t_g_idx"), ("tenant_eu_1", "t")] {
-        file(&stage, database, relation)?.set_len(8192)?;
+        stage.target_file(database, relation)?.set_len(8192)?;
     }
     let told = run_failing(&mut stage.then("finish", &["--yes"]))?;
     for part in ["database orders", "rows of database tenant_eu_1 differ: public.t", "undo"] {
@@ -177,11 +156,11 @@ fn damage_of_catalogs_is_told() -> Result<()> {
     }
     stage.databases = "orders,tenant_*".into();
     stage.ready()?;
-    stop_for_good(&stage)?;
+    stage.stop_for_good()?;
     let (at, pointer) = LINE_POINTER;
-    file(&stage, "orders", "pg_conversion")?.write_all_at(&pointer.to_le_bytes(), at)?;
-    file(&stage, "tenant_eu_1", "pg_conversion_oid_index")?.set_len(8192)?;
-    file(&stage, "tenant_eu_2", "pg_conversion")?.write_all_at(&[0xaa; 8192], 0)?;
+    stage.target_file("orders", "pg_conversion")?.write_all_at(&pointer.to_le_bytes(), at)?;
+    stage.target_file("tenant_eu_1", "pg_conversion_oid_index")?.set_len(8192)?;
+    stage.target_file("tenant_eu_2", "pg_conversion")?.write_all_at(&[0xaa; 8192], 0)?;
     let told = run_failing(&mut stage.then("finish", &["--yes"]))?;
     for part in [
         "database orders, catalog 2607: line pointer",

@@ -2,11 +2,10 @@
 
 mod splitting;
 
-use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 
 use anyhow::{Result, ensure};
-use testkit::{Major, PATIENCE, on_majors, run, run_failing, wait_until};
+use testkit::{Major, on_majors, run, run_failing};
 
 use splitting::{SPLIT_LIMIT, Stage, start};
 
@@ -73,24 +72,10 @@ fn a_table_that_cannot_be_read_is_told() -> Result<()> {
              create table short as select * from heap",
         )?;
     }
-    let ready = run(&mut stage.split(&["--yes", "--until-ready"]))?;
-    ensure!(ready.contains("ready: "), "{ready}");
-    // What is on the disk now is not replayed again.
-    stage.source.sql("checkpoint")?;
-    let at = stage.source.lsn()?;
-    wait_until("the target", PATIENCE, || {
-        let sql = format!("select pg_last_wal_replay_lsn() >= '{at}'");
-        Ok((stage.ask("template1", &sql)? == "t").then_some(()))
-    })?;
-    stage.ask("template1", "checkpoint")?;
-    stage.crash()?;
-    let file = |database: &str, relation: &str| -> Result<File> {
-        let path = format!("select pg_relation_filepath('{relation}')");
-        let path = stage.data().join(stage.source.sql_in(database, &path)?);
-        Ok(File::options().write(true).open(path)?)
-    };
-    file("orders", "heap")?.write_all_at(&[0xff; 8192], 8192)?;
-    file("orders", "short")?.set_len(8192)?;
+    stage.ready()?;
+    stage.stop_for_good()?;
+    stage.target_file("orders", "heap")?.write_all_at(&[0xff; 8192], 8192)?;
+    stage.target_file("orders", "short")?.set_len(8192)?;
     let told = run_failing(&mut stage.then("finish", &["--yes"]))?;
     for part in [
         "tables of database orders cannot be read: public.heap: invalid page in block 1",

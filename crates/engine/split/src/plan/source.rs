@@ -7,6 +7,7 @@ use pgtypes::Major;
 
 use crate::configure::Elsewhere;
 use crate::error::Side;
+use crate::plan::surroundings::items;
 use crate::server::Session;
 use crate::{Error, Options};
 
@@ -205,9 +206,8 @@ impl Facts {
         }
         // Without the first kind a server does not start, without the second it lets nobody in.
         for setting in ["shared_preload_libraries", "session_preload_libraries"] {
-            let preloaded = self.setting(setting).to_owned();
-            let preloaded = preloaded.split(',').map(|it| it.trim().trim_matches('"').to_owned());
-            self.libraries.extend(preloaded.filter(|it| !it.is_empty()));
+            let preloaded: Vec<_> = items(self.setting(setting)).map(ToOwned::to_owned).collect();
+            self.libraries.extend(preloaded);
         }
         Ok(())
     }

@@ -60,7 +60,7 @@ fn tls_files(facts: &Facts, findings: &mut Findings) {
 }
 
 /// The items of a list, as `SplitIdentifierString` and its like take them apart.
-fn items(setting: &str) -> impl Iterator<Item = &str> {
+pub(crate) fn items(setting: &str) -> impl Iterator<Item = &str> {
     setting.split(',').map(|it| it.trim().trim_matches('"')).filter(|it| !it.is_empty())
 }
 

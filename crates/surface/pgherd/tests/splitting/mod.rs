@@ -6,7 +6,7 @@ pub(crate) mod held;
 pub(crate) mod load;
 pub(crate) mod whole;
 
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use tempfile::TempDir;
-use testkit::{Cluster, Install, Major, Port, Program, Session, run};
+use testkit::{Cluster, Install, Major, PATIENCE, Port, Program, Session, run, wait_until};
 
 /// A whole split takes some seconds, and much more on a busy machine.
 pub(crate) const SPLIT_LIMIT: Duration = Duration::from_secs(120);
@@ -123,6 +123,26 @@ impl Stage {
         ensure!(printed.contains("ready: "), "{printed}");
         ensure!(self.ask("orders", "select pg_is_in_recovery()")? == "t");
         Ok(())
+    }
+
+    /// Stops a target that is ready, with everything on its disk: nothing of it is replayed again.
+    pub(crate) fn stop_for_good(&self) -> Result<()> {
+        self.source.sql("checkpoint")?;
+        let at = self.source.lsn()?;
+        wait_until("the target", PATIENCE, || {
+            let sql = format!("select pg_last_wal_replay_lsn() >= '{at}'");
+            Ok((self.ask("template1", &sql)? == "t").then_some(()))
+        })?;
+        self.ask("template1", "checkpoint")?;
+        self.crash()
+    }
+
+    /// The target's first file of a relation, for damage.
+    pub(crate) fn target_file(&self, database: &str, relation: &str) -> Result<File> {
+        let path = format!("select pg_relation_filepath('{relation}')");
+        let path = self.data().join(self.source.sql_in(database, &path)?);
+        ensure!(fs::metadata(&path)?.len() > 8192, "{relation} is small");
+        Ok(File::options().write(true).open(path)?)
     }
 
     /// The journal, as text.
