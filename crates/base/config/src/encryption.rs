@@ -128,11 +128,11 @@ pub(crate) fn client(
 
 fn mode(entry: Entry<'_>, problems: &mut Problems<'_>) -> Option<SslMode> {
     let given = text(entry.value, "sslmode", problems)?;
-    let mode = SslMode::ALL.into_iter().find(|mode| mode.word() == given);
+    let mode = SslMode::of_word(given);
     if mode.is_none() {
-        let words = SslMode::ALL.map(SslMode::word).join(", ");
         let message = format!("there is no sslmode {}", shown(given));
-        problems.add(&entry.value.span, message, format!("write one of {words}"));
+        let hint = format!("write one of {}", SslMode::words());
+        problems.add(&entry.value.span, message, hint);
     }
     mode
 }

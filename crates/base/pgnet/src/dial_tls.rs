@@ -2,7 +2,8 @@
 //!
 //! Two of the modes have two tries: `allow` begins without TLS, `prefer` with it, and the other
 //! way is tried when the server does not let the first one in (`pg_hba.conf`). Only who logs in
-//! knows that, so the second try is the caller's.
+//! knows that: [`Endpoint::log_in`] is told, and whoever passes a login on asks
+//! [`Endpoint::has_second_try`].
 
 use std::time::Duration;
 
@@ -50,6 +51,33 @@ impl Endpoint {
         };
         let dialed = tokio::time::timeout(limit, self.dial_tls(client, want, limit)).await;
         dialed.map_err(|_elapsed| DialError::TimedOut { endpoint: self.clone(), waited: limit })?
+    }
+
+    /// Connects and logs in with `attempt`, each way that the mode has: the second is tried when
+    /// `was_refused` says of the first one's error that the server let nobody in.
+    ///
+    /// # Errors
+    ///
+    /// The last one of `attempt`, or [`DialError`].
+    pub async fn log_in<T, E, F>(
+        &self,
+        client: Option<&Client>,
+        limit: Duration,
+        attempt: impl Fn(Conn) -> F,
+        was_refused: impl Fn(&E) -> bool,
+    ) -> Result<T, E>
+    where
+        E: From<DialError>,
+        F: Future<Output = Result<T, E>>,
+    {
+        let conn = self.dial_as(client, Try::First, limit).await?;
+        let is_tls = conn.is_tls();
+        match attempt(conn).await {
+            Err(error) if was_refused(&error) && self.has_second_try(client, is_tls) => {
+                attempt(self.dial_as(client, Try::Second, limit).await?).await
+            }
+            ended => ended,
+        }
     }
 
     /// Whether a login that the server refused is worth a second try.

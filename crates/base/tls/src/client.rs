@@ -1,4 +1,4 @@
-//! How the relay meets its upstream: libpq's `sslmode`.
+//! How a server is met: libpq's `sslmode`.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -46,6 +46,18 @@ impl SslMode {
             Self::VerifyCa => "verify-ca",
             Self::VerifyFull => "verify-full",
         }
+    }
+
+    /// The mode of a word.
+    #[must_use]
+    pub fn of_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|mode| mode.word() == word)
+    }
+
+    /// All words, for messages.
+    #[must_use]
+    pub fn words() -> String {
+        Self::ALL.map(Self::word).join(", ")
     }
 }
 

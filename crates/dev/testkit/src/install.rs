@@ -6,6 +6,7 @@
 use std::env;
 use std::ffi::OsString;
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -122,6 +123,34 @@ impl Install {
         };
         ensure!(path.exists(), "no {program} of PostgreSQL {} at {}", self.major, path.display());
         Ok(path)
+    }
+
+    /// Makes a folder in `root` with server and client programs of exactly one build, as only
+    /// `pg_upgrade` asks for; those of [`Install::server`] and [`Install::client`] may be of two.
+    ///
+    /// # Errors
+    ///
+    /// When there are no client programs of this major, or the folder cannot be made.
+    pub fn of_one_build(&self, root: &Path) -> Result<PathBuf> {
+        let programs = self.client("pg_upgrade")?;
+        let programs = programs.parent().context("a program in a folder")?;
+        let unpacked = self.home.join("debian/usr");
+        if !fs::canonicalize(programs)?.starts_with(&self.home) || !unpacked.exists() {
+            return Ok(programs.to_owned());
+        }
+        // Unpacked from a package and not installed: a program finds its files by the place of its
+        // starter, when that has the package's own end.
+        let below = format!("lib/postgresql/{}", self.major);
+        let folder = root.join("usr").join(&below);
+        let bin = folder.join("bin");
+        fs::create_dir_all(&bin)?;
+        for starter in fs::read_dir(programs)? {
+            let starter = starter?;
+            fs::copy(starter.path(), bin.join(starter.file_name()))?;
+        }
+        symlink(unpacked.join(&below).join("lib"), folder.join("lib"))?;
+        symlink(unpacked.join("share"), root.join("usr/share"))?;
+        Ok(bin)
     }
 
     /// Whether the client programs of this major are to be had: 13, 15, 16, 17, 18.

@@ -97,16 +97,14 @@ pub(crate) async fn drop_slot(options: &Options, slot: &str) -> Result<(), Error
 
 /// A program that connects to the source; messages are read, and so in English.
 fn command(options: &Options, program: &str) -> Command {
-    let mut pairs = vec![
-        ("host", options.source.host.clone()),
-        ("port", options.source.port.to_string()),
-        ("application_name", options.name.clone()),
-    ];
+    let mut pairs = options.source.pairs();
+    pairs.push(("application_name", options.name.clone()));
     pairs.extend(options.user.clone().map(|user| ("user", user)));
     let mut command = Command::new(options.programs.path(program));
     command.env("LC_ALL", "C").env_remove("PGOPTIONS").env_remove("PGAPPNAME");
     if let Some(passfile) = &options.passfile {
-        command.env("PGPASSFILE", passfile);
+        // The variable would win over the file.
+        command.env("PGPASSFILE", passfile).env_remove("PGPASSWORD");
     }
     command.arg("--dbname").arg(connection_string(&pairs)).arg("--no-password");
     if let Some(owner) = &options.owner {

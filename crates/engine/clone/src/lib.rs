@@ -40,6 +40,20 @@ pub struct Address {
     pub host: String,
     /// Port.
     pub port: u16,
+    /// Whether it is the caller's own on this machine: what somebody asks of servers with `PGSSLMODE`
+    /// is not meant for it.
+    pub is_own: bool,
+}
+
+impl Address {
+    /// The parameters of a connection string.
+    pub(crate) fn pairs(&self) -> Vec<(&'static str, String)> {
+        let mut pairs = vec![("host", self.host.clone()), ("port", self.port.to_string())];
+        if self.is_own {
+            pairs.push(("sslmode", "prefer".into()));
+        }
+        pairs
+    }
 }
 
 /// A clone to make.

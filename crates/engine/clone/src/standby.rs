@@ -42,8 +42,7 @@ pub(crate) fn configure(options: &Options, data: &Path) -> Result<(), Error> {
 }
 
 fn conninfo(options: &Options) -> String {
-    let upstream = &options.upstream;
-    let mut pairs = vec![("host", upstream.host.clone()), ("port", upstream.port.to_string())];
+    let mut pairs = options.upstream.pairs();
     pairs.extend(options.user.clone().map(|user| ("user", user)));
     let passfile = options.passfile.as_ref().map(|path| path.to_string_lossy().into_owned());
     pairs.extend(passfile.map(|path| ("passfile", path)));

@@ -9,8 +9,8 @@ use crate::server::Session;
 use crate::split::Split;
 use crate::{Error, Helper, sql};
 
-/// How long sessions may take to end.
-const END_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long sessions may take to end where nothing else says so.
+pub(crate) const END_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the sessions of a run that was killed may take to end.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Between two looks.
@@ -60,12 +60,14 @@ pub(crate) async fn allow(
     done
 }
 
-/// Ends the sessions in databases that are closed, but for those of `own`, until none is left.
+/// Ends the sessions in databases that are closed, but for those of `own`, until none is left or
+/// the time is over.
 pub(crate) async fn end_sessions<H: Helper>(
     split: &Split<'_, H>,
     session: &Session,
     oids: &[u32],
     own: &[i32],
+    limit: Duration,
 ) -> Result<(), Error> {
     let since = Instant::now();
     let mut starting: Vec<i32> =
@@ -80,10 +82,10 @@ pub(crate) async fn end_sessions<H: Helper>(
         if starting.is_empty() && connected == 0 {
             return Ok(());
         }
-        if since.elapsed() > END_TIMEOUT {
+        if since.elapsed() > limit {
             return Err(Error::Late {
                 what: format!("the end of sessions in the moved databases: {connected} are left"),
-                secs: END_TIMEOUT.as_secs(),
+                secs: limit.as_secs(),
             });
         }
         split.pause(INTERVAL).await?;

@@ -80,14 +80,15 @@ impl<H: Helper> Split<'_, H> {
         let record = &self.journal.record;
         let target = &record.target;
         let port = record.relay_port.to_string();
-        let mut upstream = vec![
+        let upstream = [
             ("host", "127.0.0.1"),
             ("port", port.as_str()),
             ("user", &record.source.user),
             ("application_name", &record.client),
+            // The relay is ours, and on this machine.
+            ("sslmode", "prefer"),
+            ("password", &record.relay_password),
         ];
-        let password = record.source.find_password("replication")?;
-        upstream.extend(password.as_ref().map(|password| ("password", password.as_str())));
         let upstream = sql::conninfo(&upstream);
         let own_port = record.port.to_string();
         let source = self.source().await?;

@@ -16,11 +16,11 @@ use crate::split::Split;
 use crate::target::{CONTROL, REPLAYED};
 use crate::{Error, Helper};
 
-/// How long the target may take to replay what was written at the last.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 const PROMOTE_TIMEOUT: Duration = Duration::from_secs(120);
 /// Between two looks, while nobody can write.
 const INTERVAL: Duration = Duration::from_millis(2);
+/// What is added to the time of the cut where nobody looks at the clock: for a server that hangs.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// Writes a record and then flushes it, with all that is before it, by committing. What it gives
 /// is where the record ends.
@@ -67,7 +67,16 @@ impl<H: Helper> Split<'_, H> {
         // From here on a kill may leave them closed.
         self.journal.record.closed_at_millis = Some(now_millis());
         self.journal.begin_step(Step::SourceClosed)?;
-        let drained = self.drain(&source, &target, &mut counts).await;
+        let limit = self.cut_timeout;
+        let stop = self.stop.clone();
+        let drained = tokio::select! {
+            drained = self.drain(&source, &target, &mut counts) => drained,
+            () = stop.cancelled() => Err(Error::Stopped),
+            () = tokio::time::sleep(limit + GRACE) => {
+                let what = "an answer of one of the servers in the cut".into();
+                Err(Error::Late { what, secs: limit.as_secs() })
+            }
+        };
         let begun = match drained {
             // Once this is written, there is no way back.
             Ok(()) => self.check_stop().and_then(|()| self.journal.begin_step(Step::Promoted)),
@@ -88,19 +97,21 @@ impl<H: Helper> Split<'_, H> {
         target: &Session,
         counts: &mut Counts,
     ) -> Result<(), Error> {
+        let since = Instant::now();
         let oids = self.journal.record.oids();
         allow(source, &self.opened_before(), false).await?;
-        end_sessions(self, source, &oids, &counts.own).await?;
+        let left = self.cut_timeout.saturating_sub(since.elapsed());
+        end_sessions(self, source, &oids, &counts.own, left).await?;
         self.journal.done(Step::SourceClosed)?;
         let cut = mark(source).await?;
-        let since = Instant::now();
         loop {
             let replayed = target.lsn("ask for the position", REPLAYED).await?;
             if replayed >= cut {
                 break;
             }
-            if since.elapsed() > DRAIN_TIMEOUT {
-                return Err(late(replayed, cut));
+            if since.elapsed() > self.cut_timeout {
+                let what = format!("the target to replay up to {cut}; it is at {replayed}");
+                return Err(Error::Late { what, secs: self.cut_timeout.as_secs() });
             }
             self.pause(INTERVAL).await?;
         }
@@ -183,13 +194,6 @@ pub(crate) async fn mark(source: &Session) -> Result<Lsn, Error> {
     Ok(end)
 }
 
-fn late(replayed: Lsn, cut: Lsn) -> Error {
-    Error::Late {
-        what: format!("the target to replay up to {cut}; it is at {replayed}"),
-        secs: DRAIN_TIMEOUT.as_secs(),
-    }
-}
-
 fn now_millis() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
@@ -198,7 +202,7 @@ fn now_millis() -> u64 {
 /// For messages of steps that may fail without harm.
 pub(crate) fn reason(error: &Error) -> String {
     match error {
-        Error::Server { source, .. } => shown(source),
+        Error::Server { cause, .. } => shown(cause),
         error => error.to_string(),
     }
 }

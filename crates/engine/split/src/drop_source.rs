@@ -1,6 +1,6 @@
 //! Dropping the moved databases on the source, when they are not needed there any more.
 
-use crate::close::end_sessions;
+use crate::close::{END_TIMEOUT, end_sessions};
 use crate::error::Side;
 use crate::journal::{Database, Step};
 use crate::server::Session;
@@ -97,6 +97,6 @@ impl<H: Helper> Split<'_, H> {
             )
             .await?;
         rolled_back?;
-        end_sessions(self, source, &[oid], &[]).await
+        end_sessions(self, source, &[oid], &[], END_TIMEOUT).await
     }
 }

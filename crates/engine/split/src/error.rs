@@ -26,14 +26,24 @@ impl std::fmt::Display for Side {
 #[non_exhaustive]
 pub enum Error {
     /// A server refused, or was not there.
-    #[error("on the {side}: cannot {action}: {}", shown(source))]
+    #[error("on the {side}: cannot {action}: {}", shown(cause))]
     Server {
         /// Which one.
         side: Side,
         /// What was tried: a verb.
         action: String,
         /// What the server, or the driver, said.
-        source: tokio_postgres::Error,
+        cause: tokio_postgres::Error,
+    },
+    /// A server could not be reached.
+    #[error("on the {side}: cannot {action}: {cause}")]
+    Dial {
+        /// Which one.
+        side: Side,
+        /// What was tried: a verb.
+        action: String,
+        /// Where, and why not.
+        cause: pgnet::DialError,
     },
     /// No answer in time.
     #[error("waited {secs} s in vain for {what}")]
@@ -95,8 +105,8 @@ pub enum Error {
 impl Error {
     /// What the server calls it, if it is the server's.
     pub(crate) fn sqlstate(&self) -> Option<&str> {
-        let Self::Server { source, .. } = self else { return None };
-        source.code().map(tokio_postgres::error::SqlState::code)
+        let Self::Server { cause, .. } = self else { return None };
+        cause.code().map(tokio_postgres::error::SqlState::code)
     }
 
     pub(crate) fn unfit(reason: impl Into<String>) -> Self {

@@ -17,7 +17,7 @@ use crate::error::io;
 use crate::{Error, Login, Owner};
 
 /// The form of the file that this version reads and writes.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// The folder of all splits, in the state folder.
 const FOLDER: &str = "split";
 const FILE: &str = "journal";
@@ -120,6 +120,8 @@ pub struct Record {
     pub(crate) unmapped: Vec<PathBuf>,
     pub(crate) relay_port: u16,
     pub(crate) relay_pid: Option<u32>,
+    /// What the relay asks the clone and the standby for. Nothing else knows it.
+    pub(crate) relay_password: String,
     pub(crate) slot: String,
     /// `application_name` of the clone and the standby.
     pub(crate) client: String,
@@ -156,6 +158,7 @@ impl Record {
             unmapped: parts.unmapped,
             relay_port: 0,
             relay_pid: None,
+            relay_password: parts.relay_password,
             slot: parts.slot,
             client: parts.client,
             empty_tablespaces: parts.empty_tablespaces,
@@ -216,6 +219,7 @@ pub(crate) struct Begin {
     pub(crate) owner: Option<Owner>,
     pub(crate) mapping: Vec<(PathBuf, PathBuf)>,
     pub(crate) unmapped: Vec<PathBuf>,
+    pub(crate) relay_password: String,
     pub(crate) slot: String,
     pub(crate) client: String,
     pub(crate) empty_tablespaces: Vec<u32>,
@@ -393,6 +397,7 @@ mod tests {
             owner: None,
             mapping: vec![("/a".into(), "/b".into())],
             unmapped: Vec::new(),
+            relay_password: "p".into(),
             slot: "s".into(),
             client: "c".into(),
             empty_tablespaces: vec![1],

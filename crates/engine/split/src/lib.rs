@@ -26,6 +26,7 @@ mod drop_source;
 mod error;
 pub mod journal;
 mod lag;
+mod login;
 mod options;
 pub mod plan;
 mod processes;
@@ -34,6 +35,7 @@ mod relay;
 mod server;
 mod split;
 mod sql;
+mod ssl;
 mod target;
 mod tidy;
 mod undo;
@@ -46,10 +48,10 @@ use tasks::CancellationToken;
 pub use error::Error;
 pub use journal::{Step, names_in, summary};
 pub use lag::{Lag, lag};
+pub use login::Login;
 pub use options::{BadOptions, Options, Owner, patterns};
 pub use plan::{Finding, Plan, Weight};
 pub use programs::Programs;
-pub use server::Login;
 pub use split::{Outcome, Split};
 
 /// A clone that the caller makes.
@@ -66,7 +68,7 @@ pub struct CloneOrder {
     /// Who logs in.
     pub user: String,
     /// A file with the password, when there is one.
-    pub passfile: Option<PathBuf>,
+    pub passfile: PathBuf,
     /// The data directory.
     pub target: PathBuf,
     /// Tablespaces that go elsewhere.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use config::Pattern;
 use serde::{Deserialize, Serialize};
 
-use crate::server::Login;
+use crate::login::Login;
 
 /// Most databases that may be asked for by name or pattern.
 const PATTERNS_MAX: usize = 10_000;

@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use config::Pattern;
+use postgres_protocol::password::scram_sha_256;
 
 use crate::error::io;
 use crate::journal::{RELAY_LOG, RELAY_STATE, Record, Step, fail_point, remove};
@@ -21,8 +22,10 @@ const EXEC_TIMEOUT: Duration = Duration::from_secs(1);
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 /// Between two looks.
 const INTERVAL: Duration = Duration::from_millis(50);
-/// The relay's password, in the folder of the split.
+/// The relay's passwords at the source, in the folder of the split.
 const PASSFILE: &str = "passfile";
+/// Who comes in to it, there too.
+const USERS: &str = "users";
 /// Name of the one configuration.
 const CONFIGURATION: &str = "split";
 
@@ -85,20 +88,21 @@ impl<H: Helper> Split<'_, H> {
     fn write_relay_config(&self) -> Result<(), Error> {
         let folder = &self.journal.folder;
         let record = &self.journal.record;
-        let passfile = match record.source.find_password(&record.control)? {
-            Some(password) => {
-                let path = folder.join(PASSFILE);
-                write_passfile(&path, &password)?;
-                Some(path)
+        let mut passwords = String::new();
+        for (database, line) in [("replication", "replication"), (&*record.control, "*")] {
+            if let Some(password) = record.source.find_password(database)? {
+                passwords.push_str(&passfile(line, &password));
             }
-            None => None,
-        };
+        }
+        let (passfile, users) = (folder.join(PASSFILE), folder.join(USERS));
+        write_private(&passfile, &passwords)?;
+        write_private(&users, &user(&record.source.user, &record.relay_password))?;
         let path = self.relay_config();
-        let text = config_text(record, &folder.join(RELAY_STATE), passfile.as_deref());
+        let text = config_text(record, &folder.join(RELAY_STATE), &passfile, &users);
         fs::write(&path, text).map_err(io("write", &path))
     }
 
-    /// A file with the password for the clone, beside the target: it need not reach our folder.
+    /// A file with the relay's password for the clone, beside the target: it need not reach our folder.
     pub(crate) fn clone_passfile(&self) -> PathBuf {
         let mut name = self.journal.record.target.clone().into_os_string();
         name.push(".pgherd-passfile");
@@ -107,6 +111,7 @@ impl<H: Helper> Split<'_, H> {
 
     pub(crate) fn remove_passfiles(&self) -> Result<(), Error> {
         remove(&self.journal.folder.join(PASSFILE))?;
+        remove(&self.journal.folder.join(USERS))?;
         remove(&self.clone_passfile())
     }
 
@@ -132,45 +137,57 @@ impl<H: Helper> Split<'_, H> {
     }
 }
 
-/// Writes a password for every server and user, where only its owner can read it.
-pub(crate) fn write_passfile(path: &std::path::Path, password: &str) -> Result<(), Error> {
+/// Writes what only its owner may read.
+pub(crate) fn write_private(path: &Path, text: &str) -> Result<(), Error> {
     use std::io::Write as _;
     use std::os::unix::fs::OpenOptionsExt as _;
 
-    let escaped = password.replace('\\', r"\\").replace(':', r"\:");
     let write = || {
         let mut options = fs::OpenOptions::new();
         let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(path)?;
-        writeln!(file, "*:*:*:*:{escaped}")
+        file.write_all(text.as_bytes())
     };
     write().map_err(io("write", path))
 }
 
+/// A line with a password for every server and user.
+pub(crate) fn passfile(database: &str, password: &str) -> String {
+    format!("*:*:{database}:*:{}\n", password.replace('\\', r"\\").replace(':', r"\:"))
+}
+
+/// A line of the relay's file of users.
+fn user(name: &str, password: &str) -> String {
+    let plain = |char: char| if ":\\#".contains(char) { format!("\\{char}") } else { char.into() };
+    let verifier = scram_sha_256(password.as_bytes());
+    format!("{}:{verifier}\n", name.chars().map(plain).collect::<String>())
+}
+
 /// JSON's strings are strings of YAML.
-fn config_text(
-    record: &Record,
-    state: &std::path::Path,
-    passfile: Option<&std::path::Path>,
-) -> String {
+///
+/// The relay listens on this machine, where others may be, and logs in to the source as a
+/// superuser: it asks for a password of its own, which the clone and the standby have.
+fn config_text(record: &Record, state: &Path, passfile: &Path, users: &Path) -> String {
     let quoted = |text: &str| serde_json::Value::from(text).to_string();
-    let mut catalog =
-        format!("user: {}, database: {}", quoted(&record.source.user), quoted(&record.control));
-    if let Some(passfile) = passfile {
-        catalog.push_str(&format!(", passfile: {}", quoted(&passfile.to_string_lossy())));
+    let path = |path: &Path| quoted(&path.to_string_lossy());
+    let login = format!("user: {}, passfile: {}", quoted(&record.source.user), path(passfile));
+    let mut upstream = format!("host: {}", quoted(&record.source.host));
+    upstream.push_str(&format!(", port: {}, {login}", record.source.port));
+    for (name, value) in record.source.ssl.settings() {
+        upstream.push_str(&format!(", {name}: {}", quoted(&value)));
     }
     let names = record.databases.iter().map(|database| quoted(&plain_pattern(&database.name)));
     format!(
         "# Written by pgherd split.\n\
          listen: [\"127.0.0.1:{}\"]\n\
-         upstream: {{host: {}, port: {}, catalog: {{{catalog}}}}}\n\
+         upstream: {{{upstream}, catalog: {{{login}, database: {}}}}}\n\
          state_dir: {}\n\
          configurations:\n  - {CONFIGURATION}:\n      match: {{application_name: {}}}\n      \
-         filter: {{include_databases: [{}]}}\n",
+         auth: scram\n      users_file: {}\n      filter: {{include_databases: [{}]}}\n",
         record.relay_port,
-        quoted(&record.source.host),
-        record.source.port,
-        quoted(&state.to_string_lossy()),
+        quoted(&record.control),
+        path(state),
         quoted(&record.client),
+        path(users),
         names.collect::<Vec<_>>().join(", "),
     )
 }
@@ -187,10 +204,25 @@ fn plain_pattern(name: &str) -> String {
 }
 
 /// The last lines of a file of log.
-pub(crate) fn tail(path: &std::path::Path) -> String {
+pub(crate) fn tail(path: &Path) -> String {
     const LINES: usize = 12;
     let text = fs::read(path).unwrap_or_default();
     let text = String::from_utf8_lossy(&text).into_owned();
     let lines: Vec<_> = text.lines().collect();
     lines.get(lines.len().saturating_sub(LINES)..).unwrap_or_default().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_has_a_line_of_its_own() {
+        let line = user(r"#a:b\c", "secret");
+        assert!(
+            line.starts_with(r"\#a\:b\\c:SCRAM-SHA-256$") && !line.contains("secret"),
+            "{line}"
+        );
+        assert_eq!(passfile("*", r"a:b\c"), "*:*:*:*:a\\:b\\\\c\n");
+    }
 }

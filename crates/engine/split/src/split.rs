@@ -11,6 +11,9 @@ use crate::journal::{Journal, Record, Step};
 use crate::server::Session;
 use crate::{CloneFailure, CloneOrder, Error, Helper, Plan, relay};
 
+/// How long the databases may be closed, where nobody says so.
+const CUT_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// What a run came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -28,6 +31,8 @@ pub struct Split<'a, H> {
     pub(crate) stop: CancellationToken,
     /// Whether the moved databases are looked through in the end.
     pub(crate) checks: bool,
+    /// How long the databases may be closed before the source gets them back.
+    pub(crate) cut_timeout: Duration,
 }
 
 impl<'a, H: Helper> Split<'a, H> {
@@ -45,7 +50,7 @@ impl<'a, H: Helper> Split<'a, H> {
     ) -> Result<Self, Error> {
         let record = plan.record(name)?;
         let journal = Journal::begin(state_dir, name, record)?;
-        Ok(Self { journal, helper, stop, checks: true })
+        Ok(Self { journal, helper, stop, checks: true, cut_timeout: CUT_TIMEOUT })
     }
 
     /// Continues the split `name`; `None` when there is none.
@@ -60,12 +65,18 @@ impl<'a, H: Helper> Split<'a, H> {
         stop: CancellationToken,
     ) -> Result<Option<Self>, Error> {
         let journal = Journal::open(state_dir, name)?;
-        Ok(journal.map(|journal| Self { journal, helper, stop, checks: true }))
+        let cut_timeout = CUT_TIMEOUT;
+        Ok(journal.map(|journal| Self { journal, helper, stop, checks: true, cut_timeout }))
     }
 
     /// Leaves the last look at the moved databases out.
     pub fn skip_checks(&mut self) {
         self.checks = false;
+    }
+
+    /// How long the databases may be closed at most before they are promoted on the target.
+    pub const fn set_cut_timeout(&mut self, limit: Duration) {
+        self.cut_timeout = limit;
     }
 
     /// What is written down.
@@ -132,9 +143,7 @@ impl<'a, H: Helper> Split<'a, H> {
             let passfile = self.passfile_for_clone()?;
             let order = self.clone_order(passfile.clone())?;
             let made = self.helper.clone(order, self.stop.clone()).await;
-            if let Some(passfile) = passfile {
-                std::fs::remove_file(&passfile).ok();
-            }
+            std::fs::remove_file(&passfile).ok();
             made.map_err(|failure| match failure {
                 CloneFailure::Stopped => Error::Stopped,
                 CloneFailure::Failed(reason) => Error::Clone(reason),
@@ -170,7 +179,7 @@ impl<'a, H: Helper> Split<'a, H> {
         major.map_err(|error| Error::unfit(error.to_string()))
     }
 
-    fn clone_order(&self, passfile: Option<PathBuf>) -> Result<CloneOrder, Error> {
+    fn clone_order(&self, passfile: PathBuf) -> Result<CloneOrder, Error> {
         let record = &self.journal.record;
         Ok(CloneOrder {
             major: self.major()?,
@@ -187,17 +196,17 @@ impl<'a, H: Helper> Split<'a, H> {
         })
     }
 
-    /// A file with the password that the target's owner can read, for as long as the clone takes.
-    fn passfile_for_clone(&self) -> Result<Option<PathBuf>, Error> {
+    /// A file with the relay's password that the target's owner can read, for as long as the clone
+    /// takes.
+    fn passfile_for_clone(&self) -> Result<PathBuf, Error> {
         let record = &self.journal.record;
-        let Some(password) = record.source.find_password("replication")? else { return Ok(None) };
         let path = self.clone_passfile();
-        relay::write_passfile(&path, &password)?;
+        relay::write_private(&path, &relay::passfile("*", &record.relay_password))?;
         if let Some(owner) = &record.owner {
             std::os::unix::fs::chown(&path, Some(owner.uid), Some(owner.gid))
                 .map_err(crate::error::io("give away", &path))?;
         }
-        Ok(Some(path))
+        Ok(path)
     }
 
     pub(crate) fn is_done(&self, step: Step) -> bool {

@@ -1,5 +1,6 @@
 //! The target's server: started, stopped, connected to, and followed until it has caught up.
 
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -23,6 +24,8 @@ const LOG: &str = "pgherd-split.log";
 const START_TIMEOUT: Duration = Duration::from_secs(3600);
 const STOP_TIMEOUT_SECS: &str = "600";
 const INTERVAL: Duration = Duration::from_millis(100);
+/// A target that has not moved for so long tells why, if it knows.
+const STUCK_AFTER: Duration = Duration::from_secs(10);
 /// A target that replays what the source had this long ago has caught up.
 const CAUGHT_UP_WITHIN: Duration = Duration::from_secs(1);
 /// Between two looks at a target that is almost there.
@@ -85,7 +88,12 @@ impl<H: Helper> Split<'_, H> {
         let record = &self.journal.record;
         let mut pg_ctl = Command::new(record.bin_dir.join("pg_ctl"));
         pg_ctl.arg(command).arg("--pgdata").arg(&record.target).arg("--silent");
-        pg_ctl.env_remove("PGPORT").env_remove("PGDATA").current_dir("/");
+        // The server would have them for as long as it runs: a password, whom to trust, a port.
+        let is_libpqs = |name: &OsString| name.as_encoded_bytes().starts_with(b"PG");
+        for name in std::env::vars_os().map(|(name, _)| name).filter(is_libpqs) {
+            pg_ctl.env_remove(name);
+        }
+        pg_ctl.current_dir("/");
         if let Some(owner) = &record.owner {
             pg_ctl.uid(owner.uid).gid(owner.gid).env("HOME", &owner.home);
         }
@@ -136,6 +144,7 @@ impl<H: Helper> Split<'_, H> {
             port,
             user: source.user.clone(),
             password: password.clone(),
+            ssl: source.ssl.at_home(),
         };
         hosts.map(login).collect()
     }
@@ -168,6 +177,8 @@ impl<H: Helper> Split<'_, H> {
     pub(crate) async fn catch_up(&mut self) -> Result<(), Error> {
         let source = self.source().await?;
         let target = self.target(CONTROL).await?;
+        let log = self.journal.record.target.join(LOG);
+        let mut moved = (Lsn::default(), Instant::now());
         loop {
             // A record of our own: a target that does not follow may have all there is.
             let wanted = mark(&source).await?;
@@ -182,10 +193,17 @@ impl<H: Helper> Split<'_, H> {
                 return Ok(());
             }
             self.show_lag(wanted, replayed);
+            if replayed != moved.0 {
+                moved = (replayed, Instant::now());
+            } else if moved.1.elapsed() > STUCK_AFTER {
+                moved.1 = Instant::now();
+                let secs = STUCK_AFTER.as_secs();
+                let last = tail(&log).lines().last().unwrap_or_default().to_owned();
+                self.helper.say(&format!("the target has not moved for {secs} s; its log: {last}"));
+            }
             self.ensure_relay().await?;
             self.check_slot(&source).await?;
             if self.target_pid().is_none() {
-                let log = self.journal.record.target.join(LOG);
                 return Err(Error::Program { program: "the target's server", reason: tail(&log) });
             }
         }
@@ -218,12 +236,13 @@ impl<H: Helper> Split<'_, H> {
 /// Whether a server that refuses like this may accept soon.
 fn is_starting(error: &Error) -> bool {
     match error {
-        // Nobody listens yet, or `ERRCODE_CANNOT_CONNECT_NOW`.
-        Error::Server { source, .. } => match source.as_db_error() {
+        // `ERRCODE_CANNOT_CONNECT_NOW`.
+        Error::Server { cause, .. } => match cause.as_db_error() {
             Some(refused) => refused.code().code() == "57P03",
-            None => !shown(source).contains("authentication"),
+            None => !shown(cause).contains("authentication"),
         },
-        Error::Unfit(_) | Error::Late { .. } => true,
+        // Nobody listens yet.
+        Error::Dial { .. } | Error::Unfit(_) | Error::Late { .. } => true,
         _ => false,
     }
 }

@@ -7,7 +7,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
 
-use crate::close::{allow, end_sessions};
+use crate::close::{END_TIMEOUT, allow, end_sessions};
 use crate::error::io;
 use crate::journal::{Step, remove};
 use crate::split::Split;
@@ -73,7 +73,7 @@ impl<H: Helper> Split<'_, H> {
         }
         allow(&target, &self.opened_before(), false).await?;
         let oids = self.journal.record.oids();
-        end_sessions(self, &target, &oids, &[]).await
+        end_sessions(self, &target, &oids, &[], END_TIMEOUT).await
     }
 
     /// Removes a target that never was a server of its own.

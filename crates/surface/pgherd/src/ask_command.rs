@@ -16,7 +16,7 @@ use tls::Trust;
 
 use crate::cli::{Ask, Question, Reload, Status, Where};
 use crate::relay_client::{self, Relay};
-use crate::{EXIT_CONFIG, ask_report, fail};
+use crate::{EXIT_CONFIG, ask_report, chain, fail};
 
 /// Between two looks of `--watch`.
 const WATCH_INTERVAL: Duration = Duration::from_secs(2);
@@ -36,7 +36,7 @@ pub(crate) fn run(question: &Question) -> ExitCode {
             }
         })
     });
-    asked.unwrap_or_else(|error| fail(Code::NotAsked, format_args!("{error:#}")))
+    asked.unwrap_or_else(|error| fail(Code::NotAsked, chain(&error)))
 }
 
 fn clients(all: &[ClientStatus]) -> String {

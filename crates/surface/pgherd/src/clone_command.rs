@@ -14,7 +14,7 @@ use tasks::CancellationToken;
 
 use crate::cli::CloneOptions;
 use crate::clone_report::{self, Meter, Room};
-use crate::{fail, relay_command, runtime};
+use crate::{chain, fail, relay_command, runtime};
 
 /// WAL that a backup brings along beside the files: a few segments.
 const WAL_BYTES: u64 = 64 << 20;
@@ -28,7 +28,7 @@ pub(crate) fn run(options: &CloneOptions) -> ExitCode {
     telemetry::start_quietly(options.verbose);
     match runtime::run(|stop| make(options, settings, stop)) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(Code::NoClone, format_args!("{error:#}")),
+        Err(error) => fail(Code::NoClone, chain(&error)),
     }
 }
 
@@ -118,7 +118,7 @@ async fn take_embedded(
     settings.listen = vec![Listen::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))];
     let (service, handle) = Service::bind(settings).await?;
     let Some(Local::Tcp(address)) = handle.locals().first() else { bail!("no address") };
-    options.source = Address { host: address.ip().to_string(), port: address.port() };
+    options.source = Address { host: address.ip().to_string(), port: address.port(), is_own: true };
     // It goes on while the clone cleans up: a slot is dropped through it.
     let relays_stop = CancellationToken::new();
     let mut group = tasks::Group::new(relays_stop.clone());
@@ -131,7 +131,7 @@ async fn take_embedded(
 
 /// What is left to do.
 fn tell(options: &clone::Options) {
-    let Address { host, port } = &options.upstream;
+    let Address { host, port, .. } = &options.upstream;
     eprintln!("{} is a standby of the relay at {host} port {port}", options.target.display());
     if let Some(slot) = &options.slot {
         eprintln!("its replication slot {slot} keeps WAL for it from now on: start it soon");
@@ -214,7 +214,7 @@ fn standbys_relay(options: &CloneOptions, settings: &RelaySettings) -> Result<Ad
         let (host, port) = text.rsplit_once(':').context("--relay: write HOST:PORT")?;
         let port = port.parse().with_context(|| format!("--relay {text}: no port"))?;
         let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-        return Ok(Address { host, port });
+        return Ok(Address { host, port, is_own: false });
     }
     let first = settings.listen.first().context("the relay listens nowhere; give --relay")?;
     Ok(match first {
@@ -224,19 +224,16 @@ fn standbys_relay(options: &CloneOptions, settings: &RelaySettings) -> Result<Ad
                 IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
                 ip => ip,
             };
-            Address { host: here.to_string(), port: address.port() }
+            Address { host: here.to_string(), port: address.port(), is_own: false }
         }
-        Listen::Unix { dir, port } => Address { host: dir.display().to_string(), port: *port },
+        Listen::Unix { dir, port } => {
+            Address { host: dir.display().to_string(), port: *port, is_own: false }
+        }
     })
 }
 
 fn endpoint(address: &Address) -> Endpoint {
-    let Address { host, port } = address.clone();
-    if host.starts_with('/') {
-        Endpoint::Unix { directory: host.into(), port }
-    } else {
-        Endpoint::Tcp { host, port }
-    }
+    Endpoint::new(&address.host, address.port)
 }
 
 #[cfg(test)]

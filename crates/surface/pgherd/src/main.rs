@@ -49,7 +49,31 @@ fn main() -> ExitCode {
 }
 
 /// The last words of a command that failed, and its status.
-fn fail(code: Code, what: fmt::Arguments<'_>) -> ExitCode {
+fn fail(code: Code, what: impl fmt::Display) -> ExitCode {
     eprintln!("error[{code}]: {what}");
     ExitCode::FAILURE
+}
+
+/// An error with all that caused it, but for what it tells itself.
+fn chain(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn causes_are_told_once() {
+        let error = anyhow::anyhow!("no room").context("cannot write /x: no room");
+        assert_eq!(
+            super::chain(&error.context("no clone was made")),
+            "no clone was made: cannot write /x: no room"
+        );
+    }
 }

@@ -15,7 +15,7 @@ use tracing::{error, info};
 
 use crate::cli::{self, Forget, RelayOptions};
 use crate::reloader::Reloader;
-use crate::{EXIT_CONFIG, core_dumps, fail, open_files, runtime};
+use crate::{EXIT_CONFIG, chain, core_dumps, fail, open_files, runtime};
 
 /// Time for what is beside the relay to end, once it has.
 const GRACE: Duration = Duration::from_secs(15);
@@ -110,7 +110,7 @@ pub(crate) fn forget(forget: &Forget) -> ExitCode {
     };
     let Some(name) = &forget.name else { return forget_upstream(&settings) };
     if let Err(error) = drop_slots(&settings, name) {
-        return fail(Code::NotForgotten, format_args!("{error:#}"));
+        return fail(Code::NotForgotten, chain(&error));
     }
     match relay::forget(&settings.state_dir, name) {
         Ok(true) => {

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use alarm::Code;
 use anyhow::{Context as _, Result, bail, ensure};
@@ -11,7 +12,7 @@ use tasks::CancellationToken;
 
 use crate::split_helper::{Helper, ask, plan_table};
 use crate::split_options::{EndOptions, SplitCommand, SplitOptions, UndoOptions, Which};
-use crate::{fail, runtime};
+use crate::{chain, fail, runtime};
 
 /// What a run came to, for the exit status.
 enum End {
@@ -36,7 +37,7 @@ pub(crate) fn run(command: &crate::split_options::Split) -> ExitCode {
     match ended {
         Ok(End::Good) => ExitCode::SUCCESS,
         Ok(End::NotDone) => ExitCode::FAILURE,
-        Err(error) => fail(Code::SplitStopped, format_args!("{error:#}")),
+        Err(error) => fail(Code::SplitStopped, chain(&error)),
     }
 }
 
@@ -82,7 +83,7 @@ async fn begin(options: &SplitOptions, helper: &Helper, stop: CancellationToken)
         return Ok(End::NotDone);
     }
     let mut split = Split::begin(&plan, &state_dir, &name, helper, stop)?;
-    carry(&mut split, &options.end, options.until_ready).await
+    carry(&mut split, &options.end, options.until_ready, helper).await
 }
 
 /// The options as the engine takes them.
@@ -156,7 +157,7 @@ async fn go_on(
 ) -> Result<End> {
     let split = Split::open(state_dir, name, helper, stop)?;
     let mut split = split.with_context(|| format!("there is no split {name:?}"))?;
-    carry(&mut split, options, until_ready).await
+    carry(&mut split, options, until_ready, helper).await
 }
 
 /// Carries it out, and tells what there is now.
@@ -164,10 +165,12 @@ async fn carry(
     split: &mut Split<'_, Helper>,
     options: &EndOptions,
     until_ready: bool,
+    helper: &Helper,
 ) -> Result<End> {
     if options.skip_checks {
         split.skip_checks();
     }
+    split.set_cut_timeout(Duration::from_secs(options.cut_timeout));
     match split.run(until_ready).await {
         Ok(Outcome::Ready) => {
             println!("ready: the new server follows; `pgherd split finish` moves the databases,");
@@ -176,6 +179,7 @@ async fn carry(
         }
         Ok(Outcome::Finished) => {}
         Err(error) => {
+            helper.clear();
             eprintln!("hint: {}", hint(split, &error));
             return Err(error.into());
         }

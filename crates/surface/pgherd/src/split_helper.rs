@@ -46,14 +46,14 @@ impl split::Helper for Helper {
     async fn clone(&self, order: CloneOrder, stop: CancellationToken) -> Result<(), CloneFailure> {
         let failed = |reason: String| CloneFailure::Failed(reason);
         let programs = Programs::find(order.major, Some(&order.bin_dir));
-        let address = Address { host: "127.0.0.1".into(), port: order.port };
+        let address = Address { host: "127.0.0.1".into(), port: order.port, is_own: true };
         let options = clone::Options {
             programs: programs.map_err(|error| failed(error.to_string()))?,
             source: address.clone(),
             upstream: address,
             name: order.name,
             user: Some(order.user),
-            passfile: order.passfile,
+            passfile: Some(order.passfile),
             target: order.target,
             mapping: order.mapping,
             unmapped: order.unmapped,

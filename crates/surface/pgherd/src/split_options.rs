@@ -64,6 +64,9 @@ pub(crate) struct EndOptions {
     /// Leave out the last look at the moved databases: indexes, catalogs, rows
     #[arg(long)]
     pub(crate) skip_checks: bool,
+    /// Open the databases on the source again when the cut has taken so many seconds
+    #[arg(long, value_name = "SECS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub(crate) cut_timeout: u64,
     #[command(flatten)]
     pub(crate) which: Which,
 }

@@ -49,7 +49,7 @@ on_majors! {
             let gap = written.gap.as_secs_f64();
             println!("{major} {database}: told {told:.3} s, seen {gap:.3} s");
             ensure!(gap < DOWNTIME_MAX_SECS && told < DOWNTIME_MAX_SECS, "told {told}, seen {gap}");
-            // From one acknowledgement to the next is longer than from closing to opening, but for
+            // From the last acknowledgement to the first is longer than from closing to opening, but for
             // the time between opening and what is told.
             ensure!(told < gap + 0.5, "told {told}, seen {gap}");
         }

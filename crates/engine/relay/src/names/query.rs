@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use pgnet::passfile::{self, Login};
-use pgnet::{Conn, DialError, Endpoint, Try};
+use pgnet::{Conn, DialError, Endpoint};
 use pgtypes::{Major, Oid, Timeline, UnknownMajor, Xid};
 use tokio_postgres::tls::NoTlsStream;
 use tokio_postgres::{Client, Connection, NoTls};
@@ -242,16 +242,7 @@ impl Catalog {
         &self,
         question: impl AsyncFnOnce(&Client) -> Result<T, tokio_postgres::Error>,
     ) -> Result<T, NamesError> {
-        let (client, connection) = match self.connect(Try::First).await {
-            Ok(connected) => connected,
-            Err((NamesError::Server { source, .. }, is_tls))
-                if source.as_db_error().is_some()
-                    && self.endpoint.has_second_try(self.tls.as_ref(), is_tls) =>
-            {
-                self.connect(Try::Second).await.map_err(|(error, _)| error)?
-            }
-            Err((error, _)) => return Err(error),
-        };
+        let (client, connection) = self.connect().await?;
         // The driver's connection has to be polled beside the question; both end here.
         let answer = async { question(&client).await };
         tokio::select! {
@@ -260,18 +251,19 @@ impl Catalog {
         }
     }
 
-    /// Logs in; an error comes with whether it was with TLS.
-    async fn connect(
-        &self,
-        which: Try,
-    ) -> Result<(Client, Connection<Conn, NoTlsStream>), (NamesError, bool)> {
-        let conn = self.endpoint.dial_as(self.tls.as_ref(), which, self.dial_timeout).await;
-        let conn = conn.map_err(|error| (error.into(), false))?;
-        let is_tls = conn.is_tls();
-        let login = self.login().map_err(|error| (error, is_tls))?;
-        // TLS, if any, is in the connection already.
-        let connected = login.connect_raw(conn, NoTls).await;
-        connected.map_err(|error| (self.refused(error), is_tls))
+    async fn connect(&self) -> Result<(Client, Connection<Conn, NoTlsStream>), NamesError> {
+        let login = self.login()?;
+        let login = &login;
+        let attempt = |conn| async move {
+            // TLS, if any, is in the connection already.
+            let connected = login.connect_raw(conn, NoTls).await;
+            connected.map_err(|error| self.refused(error))
+        };
+        let was_refused = |error: &NamesError| match error {
+            NamesError::Server { source, .. } => source.as_db_error().is_some(),
+            _ => false,
+        };
+        self.endpoint.log_in(self.tls.as_ref(), self.dial_timeout, attempt, was_refused).await
     }
 
     fn refused(&self, source: tokio_postgres::Error) -> NamesError {

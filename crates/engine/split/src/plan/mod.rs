@@ -109,6 +109,8 @@ impl Plan {
             owner: options.owner.clone(),
             mapping: mapping.collect(),
             unmapped,
+            relay_password: scram::nonce()
+                .map_err(|_none| Error::unfit("the system has no random numbers"))?,
             slot: slot_name(name),
             client: format!("pgherd_split_{name}"),
             empty_tablespaces: empty.map(|it| it.oid).collect(),

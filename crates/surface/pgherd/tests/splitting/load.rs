@@ -22,7 +22,7 @@ pub(crate) struct Written {
     pub(crate) old: BTreeSet<i64>,
     /// The same of the target.
     pub(crate) new: BTreeSet<i64>,
-    /// The longest time between two acknowledgements.
+    /// From the last acknowledgement of the source to the first one of the target.
     pub(crate) gap: Duration,
     /// Errors, of connections too.
     pub(crate) errors: Vec<String>,
@@ -86,8 +86,10 @@ fn write(
         number += 1;
         match open.query(&format!("insert into public.acks values ({worker}, {number})")) {
             Ok(_) => {
+                if *is_new && written.new.is_empty() {
+                    written.gap = last.elapsed();
+                }
                 if *is_new { &mut written.new } else { &mut written.old }.insert(number);
-                written.gap = written.gap.max(last.elapsed());
                 last = Instant::now();
                 acknowledged.fetch_add(1, Ordering::Relaxed);
             }

@@ -31,6 +31,8 @@ pub(crate) struct Stage {
     pub(crate) host: String,
     /// Who connects to it.
     pub(crate) user: String,
+    /// What else `--source` says.
+    pub(crate) more: String,
     /// `--tablespace-mapping`
     mappings: Vec<String>,
 }
@@ -63,7 +65,16 @@ impl Stage {
         let databases = databases.to_owned();
         let host = source.socket_dir().display().to_string();
         let user = "postgres".to_owned();
-        Ok(Self { source, folder, port, databases, host, user, mappings: Vec::new() })
+        Ok(Self {
+            source,
+            folder,
+            port,
+            databases,
+            host,
+            user,
+            more: String::new(),
+            mappings: Vec::new(),
+        })
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -94,7 +105,8 @@ impl Stage {
     /// `pgherd split` as a whole, without `--yes`.
     pub(crate) fn split(&self, more: &[&str]) -> Command {
         let mut command = self.pgherd();
-        let source = format!("host={} port={} user={}", self.host, self.source.port(), self.user);
+        let Self { host, user, more: rest, .. } = self;
+        let source = format!("host={host} port={} user={user} {rest}", self.source.port());
         command.args(["--source", &source, "--databases", &self.databases]);
         command.arg("-D").arg(self.data()).args(["--port", &self.port().to_string()]);
         command.arg("--bin-dir").arg(self.path("bin"));
