@@ -27,7 +27,7 @@ on_majors! {
 }
 
 on_majors! {
-    [v12 V12, v14 V14, v15 V15, v18 V18]
+    [v12 V12, v13 V13, v14 V14, v15 V15, v17 V17, v18 V18]
     /// The WAL inside the backup is filtered too, in tar format as well.
     fn wal_fetched_into_the_backup_is_filtered(major) {
         let stage = Stage::new(major)?;
@@ -58,7 +58,7 @@ on_majors! {
 }
 
 on_majors! {
-    [v13 V13, v16 V16]
+    [v13 V13, v15 V15, v16 V16, v17 V17, v18 V18]
     /// Each algorithm for the manifest, and none, with and without a tablespace map.
     fn manifests_of_every_kind_are_verified(major) {
         let stage = Stage::new(major)?;
@@ -77,7 +77,7 @@ on_majors! {
 }
 
 on_majors! {
-    [v13 V13, v15 V15, v18 V18]
+    [v13 V13, v15 V15, v17 V17, v18 V18]
     /// What is packed at the client, at a limited rate, shows a progress that ends at 100 %.
     fn packed_limited_and_with_progress(major) {
         let stage = Stage::new(major)?;
@@ -121,7 +121,7 @@ fn limited(stage: &Stage, packed: &Path) -> Result<()> {
 }
 
 on_majors! {
-    [v15 V15, v18 V18]
+    [v15 V15, v17 V17, v18 V18]
     /// What the relay does not see it does not promise; the connection goes on.
     fn what_cannot_be_filtered_is_refused(major) {
         let stage = Stage::new(major)?;

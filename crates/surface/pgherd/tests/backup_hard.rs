@@ -11,7 +11,7 @@ use testkit::{Client, Cluster, Install, Major, PATIENCE, Relay, Standby, on_majo
 use partial::{FILTER, Folder, SECRET, Stage, binary, files_with, run, verify};
 
 on_majors! {
-    [v13 V13, v17 V17]
+    [v13 V13, v15 V15, v17 V17, v18 V18]
     /// Databases that are created while the backup runs are in it or not by their names, be it
     /// that the backup meets their folders before their names are known.
     fn databases_that_come_while_it_runs(major) {
@@ -46,7 +46,7 @@ on_majors! {
 }
 
 on_majors! {
-    [v14 V14, v18 V18]
+    [v13 V13, v14 V14, v15 V15, v17 V17, v18 V18]
     /// From a standby, which was promoted before: its WAL has no switch at its end, and its
     /// timeline is the second. What a backup of that begins goes on along the third.
     fn from_a_standby_on_a_later_timeline(major) {
@@ -113,7 +113,7 @@ on_majors! {
 }
 
 on_majors! {
-    [v15 V15, v16 V16, v18 V18]
+    [v13 V13, v15 V15, v16 V16, v17 V17, v18 V18]
     /// Tablespaces inside the data directory, which up to 15 are no tablespaces to a backup.
     fn tablespaces_in_place(major) {
         let primary = Cluster::builder(major).start()?;
@@ -148,87 +148,96 @@ on_majors! {
     }
 }
 
-/// Names that need quotes, in every script; unlogged tables, large objects, a thousand
-/// relations, and a prepared transaction.
-#[test]
-fn strange_names_and_contents() -> Result<()> {
-    let stage = Stage::new(Major::V16)?;
-    let names = ["keep \"it\" 'all'", "Größe ñ 数据", "drop \"this\" 'one'", "drop ж"];
-    for (number, name) in names.into_iter().enumerate() {
-        let quoted = name.replace('"', "\"\"");
-        stage.primary.sql(&format!("create database \"{quoted}\""))?;
-        let word = if name.starts_with("drop") { SECRET } else { "PUBLIC_" };
-        stage.primary.sql_in(
-            name,
-            &format!(
-                "create table t as select '{word}' || g v from generate_series(1, 99) g; \
-                 create unlogged table u as select * from t; \
-                 select lo_from_bytea(0, '{word}');"
-            ),
-        )?;
-        stage.primary.sql_in(
-            name,
-            &format!("begin; insert into t values ('{word}'); prepare transaction '{number}'"),
-        )?;
-    }
-    stage.primary.sql_in(
-        "keep",
-        "do $$ begin for n in 1..1000 loop execute format('create table many_%s (n int)', n); \
-         end loop; end $$",
-    )?;
-    let folder = Folder::new()?;
-    let data = stage.backup(&folder, &["-X", "fetch"])?;
-    verify(&stage.primary, &data, &[])?;
-    let standby = stage.check(&data)?;
-    for name in names {
-        let count = standby.sql_in(name, "select count(*) from t");
-        if name.starts_with("drop") {
-            ensure!(count.is_err(), "{name} is there");
-            continue;
+on_majors! {
+    [v13 V13, v15 V15, v17 V17, v18 V18]
+    /// Names that need quotes, in every script; unlogged tables, large objects, a thousand
+    /// relations, and a prepared transaction.
+    fn strange_names_and_contents(major) {
+        let stage = Stage::new(major)?;
+        let names = ["keep \"it\" 'all'", "Größe ñ 数据", "drop \"this\" 'one'", "drop ж"];
+        for (number, name) in names.into_iter().enumerate() {
+            let quoted = name.replace('"', "\"\"");
+            stage.primary.sql(&format!("create database \"{quoted}\""))?;
+            let word = if name.starts_with("drop") { SECRET } else { "PUBLIC_" };
+            stage.primary.sql_in(
+                name,
+                &format!(
+                    "create table t as select '{word}' || g v from generate_series(1, 99) g; \
+                     create unlogged table u as select * from t; \
+                     select lo_from_bytea(0, '{word}');"
+                ),
+            )?;
+            stage.primary.sql_in(
+                name,
+                &format!("begin; insert into t values ('{word}'); prepare transaction '{number}'"),
+            )?;
         }
-        assert_eq!(count?, "99", "{name}");
-        assert_eq!(standby.sql_in(name, "select count(*) from pg_largeobject")?, "1");
+        stage.primary.sql_in(
+            "keep",
+            "do $$ begin for n in 1..1000 loop execute format('create table many_%s (n int)', n); \
+             end loop; end $$",
+        )?;
+        let folder = Folder::new()?;
+        let data = stage.backup(&folder, &["-X", "fetch"])?;
+        verify(&stage.primary, &data, &[])?;
+        let standby = stage.check(&data)?;
+        for name in names {
+            let count = standby.sql_in(name, "select count(*) from t");
+            if name.starts_with("drop") {
+                ensure!(count.is_err(), "{name} is there");
+                continue;
+            }
+            assert_eq!(count?, "99", "{name}");
+            assert_eq!(standby.sql_in(name, "select count(*) from pg_largeobject")?, "1");
+        }
+        let many = "select count(*) from pg_class where relname like 'many%'";
+        assert_eq!(standby.sql_in("keep", many)?, "1000");
+        Ok(())
     }
-    let many = "select count(*) from pg_class where relname like 'many%'";
-    assert_eq!(standby.sql_in("keep", many)?, "1000");
-    Ok(())
 }
 
-/// Where `pg_default` is left out only what has another home stays, and the templates.
-#[test]
-fn without_the_default_tablespace() -> Result<()> {
-    let primary = Cluster::builder(Major::V17).start()?;
-    primary.create_tablespace("fast")?;
-    primary.sql("create database home tablespace fast")?;
-    primary.sql("create database away")?;
-    primary.sql_in("home", "create table t as select 1 n")?;
-    primary.sql_in("away", &format!("create table t as select '{SECRET}'"))?;
-    let filter = "
-configurations:
-  - berlin: {match: {application_name: berlin}, filter: {exclude_tablespaces: [pg_default]}}";
-    let relay = Relay::start(binary(), primary.port(), filter)?;
-    let folder = Folder::new()?;
-    let data = folder.plain(&primary, relay.port(), &[])?;
-    verify(&primary, &data, &[])?;
-    let left: Vec<_> =
-        fs::read_dir(data.join("base"))?.flatten().map(|it| it.file_name()).collect();
-    assert_eq!(left.len(), 2, "{left:?}");
-    let standby = Standby::from_backup(Major::V17, &data).via(relay.port()).name("berlin");
-    let standby = standby.set("logging_collector", "off").prepare()?;
-    drop(standby);
-    Ok(())
+on_majors! {
+    [v13 V13, v15 V15, v17 V17, v18 V18]
+    /// Where `pg_default` is left out only what has another home stays, and the templates.
+    fn without_the_default_tablespace(major) {
+        let primary = Cluster::builder(major).start()?;
+        primary.create_tablespace("fast")?;
+        primary.sql("create database home tablespace fast")?;
+        primary.sql("create database away")?;
+        primary.sql_in("home", "create table t as select 1 n")?;
+        primary.sql_in("away", &format!("create table t as select '{SECRET}'"))?;
+        let filter = "configurations: [{berlin: {match: {application_name: berlin}, \
+                      filter: {exclude_tablespaces: [pg_default]}}}]";
+        let relay = Relay::start(binary(), primary.port(), filter)?;
+        let folder = Folder::new()?;
+        let data = folder.plain(&primary, relay.port(), &[])?;
+        verify(&primary, &data, &[])?;
+        let left: Vec<_> =
+            fs::read_dir(data.join("base"))?.flatten().map(|it| it.file_name()).collect();
+        assert_eq!(left.len(), 2, "{left:?}");
+        let standby = Standby::from_backup(major, &data).via(relay.port()).name("berlin");
+        let standby = standby.set("logging_collector", "off").prepare()?;
+        drop(standby);
+        Ok(())
+    }
 }
 
-/// A client that goes away in the middle of a backup does not leave the server copying.
-#[test]
-fn a_client_that_leaves_ends_the_backup() -> Result<()> {
-    let stage = Stage::new(Major::V18)?;
-    let mut client = Client::replication(stage.relay.port(), "berlin")?;
-    client.send_query("BASE_BACKUP (CHECKPOINT 'fast', MAX_RATE 1024)")?;
-    while client.message()?.is_some_and(|it| it.tag != b'd') {}
-    drop(client);
-    wait_until("the end of the backup", PATIENCE, || {
-        let count = stage.primary.sql("select count(*) from pg_stat_progress_basebackup")?;
-        Ok((count == "0").then_some(()))
-    })
+on_majors! {
+    [v13 V13, v18 V18]
+    /// A client that goes away in the middle of a backup does not leave the server copying.
+    fn a_client_that_leaves_ends_the_backup(major) {
+        let stage = Stage::new(major)?;
+        let mut client = Client::replication(stage.relay.port(), "berlin")?;
+        client.send_query(if major < Major::V15 {
+            "BASE_BACKUP FAST MAX_RATE 1024"
+        } else {
+            "BASE_BACKUP (CHECKPOINT 'fast', MAX_RATE 1024)"
+        })?;
+        while client.message()?.is_some_and(|it| it.tag != b'd') {}
+        drop(client);
+        wait_until("the end of the backup", PATIENCE, || {
+            let count = stage.primary.sql("select count(*) from pg_stat_progress_basebackup")?;
+            Ok((count == "0").then_some(()))
+        })
+    }
 }

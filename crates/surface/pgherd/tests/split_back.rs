@@ -4,8 +4,8 @@ mod splitting;
 
 use std::fs;
 
-use anyhow::{Result, ensure};
-use testkit::{Major, PATIENCE, Session, Signal, on_majors, run, run_failing, wait_until};
+use anyhow::ensure;
+use testkit::{PATIENCE, Session, Signal, on_majors, run, run_failing, wait_until};
 
 use splitting::held::held_in_the_cut;
 use splitting::load::{Writer, check};
@@ -87,24 +87,26 @@ on_majors! {
     }
 }
 
-/// Killed while it copies: what it had started goes on for a while, and is in nobody's way.
-#[test]
-fn killed_in_the_midst_of_the_clone() -> Result<()> {
-    let stage = Stage::new(Major::V17)?;
-    stage.source.sql_in(
-        "orders",
-        "create table large (v text); alter table large alter v set storage external; \
-         insert into large select repeat(md5(g::text), 250) from generate_series(1, 10000) g",
-    )?;
-    let mut split = start(&mut stage.split(&["--yes"]))?;
-    wait_until("files of the clone", PATIENCE, || {
-        ensure!(split.is_running()?, "{}", split.text());
-        Ok(stage.data().join(".pgherd-clone/data/base").exists().then_some(()))
-    })?;
-    split.kill9()?;
-    run(&mut stage.then("finish", &["--yes"]))?;
-    assert_eq!(stage.ask("orders", "select count(*) from large")?, "10000");
-    stage.check_moved(&["orders", "tenant_eu_1"])
+on_majors! {
+    [v13 V13, v15 V15, v17 V17, v18 V18]
+    /// Killed while it copies: what it had started goes on for a while, and is in nobody's way.
+    fn killed_in_the_midst_of_the_clone(major) {
+        let stage = Stage::new(major)?;
+        stage.source.sql_in(
+            "orders",
+            "create table large (v text); alter table large alter v set storage external; \
+             insert into large select repeat(md5(g::text), 250) from generate_series(1, 10000) g",
+        )?;
+        let mut split = start(&mut stage.split(&["--yes"]))?;
+        wait_until("files of the clone", PATIENCE, || {
+            ensure!(split.is_running()?, "{}", split.text());
+            Ok(stage.data().join(".pgherd-clone/data/base").exists().then_some(()))
+        })?;
+        split.kill9()?;
+        run(&mut stage.then("finish", &["--yes"]))?;
+        assert_eq!(stage.ask("orders", "select count(*) from large")?, "10000");
+        stage.check_moved(&["orders", "tenant_eu_1"])
+    }
 }
 
 on_majors! {
