@@ -76,7 +76,7 @@ bench: provision ## Run the benchmarks (BENCH="--quick --only commit"); see docs
 .PHONY: test-big
 test-big: provision ## Compare more than 1 GB of filtered WAL with pg_waldump, split 10,000 tables; takes minutes
 	cargo nextest run --locked --release --profile long -p pgherd --test waldump --test split_hard \
-	    --run-ignored only -E 'test(/big::/)' --no-capture
+	    --run-ignored only --no-capture
 
 .PHONY: test-packages
 test-packages: provision deb tarball ## Try out the package under systemd, lintian, and the static binary

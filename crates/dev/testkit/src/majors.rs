@@ -28,10 +28,16 @@ macro_rules! on_each_major {
     )+};
 }
 
-/// As [`on_each_major`] for the given majors: `[v13 V13, v18 V18] fn name(major) { .. }`.
+/// As [`on_each_major`] for the given majors: `[v13 V13, v18 V18] fn name(major) { .. }`; with
+/// `ignore = "why"; ` before them they run only when they are asked for.
 #[macro_export]
 macro_rules! on_majors {
-    ([$($test:ident $variant:ident),+] $(#[$meta:meta])* fn $name:ident($major:ident) $body:block) => {
+    (ignore = $why:literal; $($rest:tt)+) => { $crate::on_majors! { @with (ignore = $why) $($rest)+ } };
+    ([$($first:tt)+] $($rest:tt)+) => {
+        $crate::on_majors! { @with (cfg(test)) [$($first)+] $($rest)+ }
+    };
+    (@with ($with:meta) [$($test:ident $variant:ident),+]
+        $(#[$meta:meta])* fn $name:ident($major:ident) $body:block) => {
         $(#[$meta])*
         #[cfg(test)]
         mod $name {
@@ -42,6 +48,7 @@ macro_rules! on_majors {
 
             $(
                 #[test]
+                #[$with]
                 fn $test() -> $crate::private::Result<()> {
                     if $crate::private::wanted($crate::Major::$variant)? {
                         on($crate::Major::$variant)?;

@@ -301,15 +301,12 @@ on_majors! {
     }
 }
 
-/// Long, because every file is synced: `make test-big`.
-mod big {
-    use super::*;
-
+on_majors! {
+    ignore = "takes a minute each, because every file is synced: `make test-big`";
+    [v13 V13, v15 V15, v17 V17, v18 V18]
     /// Locks, counting and dropping have to come in portions.
-    #[test]
-    #[ignore = "takes a minute"]
-    fn ten_thousand_tables_move() -> Result<()> {
-        let source = Cluster::builder(Major::V15).set("autovacuum", "off").start()?;
+    fn ten_thousand_tables_move(major) {
+        let source = Cluster::builder(major).set("autovacuum", "off").start()?;
         for database in ["many", "stays"] {
             source.sql(&format!("create database {database}"))?;
         }
