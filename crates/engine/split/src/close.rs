@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::Side;
 use crate::journal::{Database, Step};
+use crate::login::APPLICATION_NAME;
 use crate::server::Session;
 use crate::split::Split;
 use crate::{Error, Helper, sql};
@@ -32,6 +33,11 @@ const CONNECTED: &str = "select count(*) from pg_stat_activity where datid = any
 const OPEN: &str = "select count(*) from pg_database where oid = any($1) and datallowconn";
 const TERMINATE: &str = "select count(pg_terminate_backend(pid)) from pg_stat_activity \
      where datid = any($1) and pid <> all($2) and backend_type <> 'autovacuum worker'";
+const TERMINATE_ONE: &str = "select count(pg_terminate_backend(pid)) from pg_stat_activity \
+     where pid = $1 and (extract(epoch from backend_start) * 1000000)::bigint = $2";
+/// All others that are ours, on a server that is ours alone.
+const TERMINATE_OURS: &str = "select count(pg_terminate_backend(pid)) from pg_stat_activity \
+     where application_name = $1::text and pid <> pg_backend_pid()";
 
 const DATA_DIRECTORY: &str = "select current_setting('data_directory')";
 const LOCATIONS: &str =
@@ -92,6 +98,20 @@ pub(crate) async fn end_sessions<H: Helper>(
     }
 }
 
+/// Ends what a former run of ours left on the target: a statement that opens databases would
+/// outlive the closing of them.
+pub(crate) async fn end_former(target: &Session) -> Result<(), Error> {
+    let since = Instant::now();
+    while target.one::<i64>("end a session", TERMINATE_OURS, &[&APPLICATION_NAME]).await? > 0 {
+        if since.elapsed() > END_TIMEOUT {
+            let what = "the end of a session of an earlier run on the target".into();
+            return Err(Error::Late { what, secs: END_TIMEOUT.as_secs() });
+        }
+        tokio::time::sleep(INTERVAL).await;
+    }
+    Ok(())
+}
+
 /// What there is of databases that have to be closed.
 pub(crate) struct Closed {
     /// Databases that take connections.
@@ -120,15 +140,33 @@ impl<H: Helper> Split<'_, H> {
         self.journal.record.databases.iter().filter(|it| it.open).collect()
     }
 
+    /// Opens the databases on the source, and waits for whoever may still be closing them: a run
+    /// that was killed, or gave up waiting for an answer, left a statement that goes on. What it
+    /// did later would undo this.
+    pub(crate) async fn open_source(&self) -> Result<(), Error> {
+        let source = self.source().await?;
+        let since = Instant::now();
+        while let Some((pid, began)) = &self.journal.record.closer {
+            let left: i64 = source.one("end a session", TERMINATE_ONE, &[pid, began]).await?;
+            if left == 0 {
+                break;
+            }
+            if since.elapsed() > END_TIMEOUT {
+                return Err(Error::Late {
+                    what: format!("the end of backend {pid}, which closes the databases"),
+                    secs: END_TIMEOUT.as_secs(),
+                });
+            }
+            tokio::time::sleep(INTERVAL).await;
+        }
+        allow(&source, &self.opened_before(), true).await
+    }
+
     /// Opens the databases on the source again, whatever stopped the cut.
     pub(crate) async fn reopen(&mut self) -> Result<(), Error> {
         let since = Instant::now();
         loop {
-            let opened = async {
-                let source = self.source().await?;
-                allow(&source, &self.opened_before(), true).await
-            };
-            match opened.await {
+            match self.open_source().await {
                 Ok(()) => break,
                 Err(error) if since.elapsed() > REOPEN_TIMEOUT => {
                     return Err(Error::unfit(format!(

@@ -65,6 +65,7 @@ impl<H: Helper> Split<'_, H> {
             target.run("let nobody hold up the target", statement).await?;
         }
         // From here on a kill may leave them closed.
+        self.journal.record.closer = Some(source.backend().await?);
         self.journal.record.closed_at_millis = Some(now_millis());
         self.journal.begin_step(Step::SourceClosed)?;
         let limit = self.cut_timeout;
@@ -85,6 +86,7 @@ impl<H: Helper> Split<'_, H> {
         match begun {
             Ok(()) => Ok(counts),
             Err(error) => {
+                drop(source);
                 self.reopen().await?;
                 Err(error)
             }

@@ -129,6 +129,8 @@ pub struct Record {
     pub(crate) empty_tablespaces: Vec<u32>,
     /// Milliseconds since 1970 at which the first database was closed.
     pub(crate) closed_at_millis: Option<u64>,
+    /// The session that closes them on the source: its backend, and when that began.
+    pub(crate) closer: Option<(i32, i64)>,
     /// Where the WAL ends that the target needed.
     pub(crate) cut: Option<String>,
     /// What is left out, as the target's catalog had it before it was opened.
@@ -163,6 +165,7 @@ impl Record {
             client: parts.client,
             empty_tablespaces: parts.empty_tablespaces,
             closed_at_millis: None,
+            closer: None,
             cut: None,
             left_out: Vec::new(),
             stubs: Vec::new(),
@@ -296,6 +299,7 @@ impl Journal {
             self.record.done.remove(&step);
         }
         self.record.closed_at_millis = None;
+        self.record.closer = None;
         self.record.cut = None;
         self.save()
     }

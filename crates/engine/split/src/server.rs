@@ -87,6 +87,16 @@ impl Session {
         self.one("ask for the backend", "select pg_backend_pid()", &[]).await
     }
 
+    /// The backend and when it began, in microseconds since 1970: together nobody else's.
+    pub(crate) async fn backend(&self) -> Result<(i32, i64), Error> {
+        let sql = "select pid, (extract(epoch from backend_start) * 1000000)::bigint \
+                   from pg_stat_activity where pid = pg_backend_pid()";
+        let rows = self.rows("ask for the backend", sql, &[]).await?;
+        let row =
+            rows.first().ok_or_else(|| Error::unfit("a session that the server does not show"))?;
+        Ok((self.value(row, 0)?, self.value(row, 1)?))
+    }
+
     /// A position that the server tells.
     pub(crate) async fn lsn(&self, action: &str, sql: &str) -> Result<pgtypes::Lsn, Error> {
         let told = tokio::time::timeout(POSITION_TIMEOUT, self.one(action, sql, &[])).await;

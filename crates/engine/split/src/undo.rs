@@ -7,7 +7,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
 
-use crate::close::{END_TIMEOUT, allow, end_sessions};
+use crate::close::{END_TIMEOUT, allow, end_former, end_sessions};
 use crate::error::io;
 use crate::journal::{Step, remove};
 use crate::split::Split;
@@ -44,8 +44,7 @@ impl<H: Helper> Split<'_, H> {
         }
         self.stop_target()?;
         // Only now: what is stopped takes no writes.
-        let source = self.source().await?;
-        allow(&source, &self.opened_before(), true).await?;
+        self.open_source().await?;
         self.helper.say("the databases are open on the source");
         self.stop_relay().await?;
         self.drop_slot().await?;
@@ -71,6 +70,7 @@ impl<H: Helper> Split<'_, H> {
             // It was never opened, and its databases are closed as they are on the source.
             return Ok(());
         }
+        end_former(&target).await?;
         allow(&target, &self.opened_before(), false).await?;
         let oids = self.journal.record.oids();
         end_sessions(self, &target, &oids, &[], END_TIMEOUT).await

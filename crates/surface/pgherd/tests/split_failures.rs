@@ -77,6 +77,37 @@ on_majors! {
 
 on_majors! {
     [v13 V13, v15 V15, v17 V17, v18 V18]
+    /// The closing itself has to wait: what was given up, or killed, does not close them later.
+    fn a_closing_that_comes_too_late(major) {
+        let stage = Stage::new(major)?;
+        stage.ready()?;
+        let open = "select count(*) from pg_database where datallowconn and datname in ('orders', 'tenant_eu_1')";
+        let waiting = "select count(*) from pg_stat_activity where application_name = 'pgherd split' \
+                       and wait_event_type = 'Lock'";
+        for kill in [false, true] {
+            let mut holder = stage.source.session("stays")?;
+            holder.query("begin; alter database tenant_eu_1 connection limit 7")?;
+            let mut split = start(&mut stage.then("finish", &["--yes", "--cut-timeout", "1"]))?;
+            stage.source.wait_for(waiting, "1", PATIENCE)?;
+            if kill {
+                split.kill9()?;
+                let undone = start(&mut stage.then("undo", &["--yes"]))?.wait(SPLIT_LIMIT)?;
+                ensure!(undone.success(), "{undone}");
+            } else {
+                ensure!(!split.wait(SPLIT_LIMIT)?.success(), "{}", split.text());
+                split.wait_for_line("open on the source again", PATIENCE)?;
+            }
+            ensure!(stage.source.sql(waiting)? == "0", "it goes on");
+            holder.query("rollback")?;
+            ensure!(stage.source.sql(open)? == "2", "closed when nobody expects it");
+        }
+        stage.source.sql_in("orders", "insert into t values (1, 'open')")?;
+        Ok(())
+    }
+}
+
+on_majors! {
+    [v13 V13, v15 V15, v17 V17, v18 V18]
     /// The new server hangs, as it does when its disk is gone.
     fn a_target_that_hangs_in_the_cut(major) {
         let stage = Stage::new(major)?;
