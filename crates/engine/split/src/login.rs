@@ -86,6 +86,14 @@ impl Login {
         Ok((Self { host, port, user, password, ssl }, database))
     }
 
+    /// Whether nothing leaves this machine: a Unix socket, or its own address.
+    pub(crate) fn is_here(&self) -> bool {
+        let address = self.host.trim_start_matches('[').trim_end_matches(']').parse();
+        self.host.starts_with('/')
+            || self.host == "localhost"
+            || address.is_ok_and(|it: std::net::IpAddr| it.is_loopback())
+    }
+
     /// The password: of the connection string, or as libpq finds one.
     pub(crate) fn find_password(&self, database: &str) -> Result<Option<String>, Error> {
         if let Some(password) = &self.password {

@@ -96,6 +96,11 @@ impl Ssl {
         })
     }
 
+    /// Whether somebody else cannot pretend to be the server.
+    pub(crate) const fn checks_the_server(&self) -> bool {
+        matches!(self.mode, SslMode::VerifyCa | SslMode::VerifyFull)
+    }
+
     /// For a server that is here, and only cannot be reached without TLS by its own rules.
     pub(crate) fn at_home(&self) -> Self {
         let mode = self.mode.min(SslMode::Prefer);

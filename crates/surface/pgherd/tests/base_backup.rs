@@ -61,7 +61,6 @@ impl Scene {
         let standby = Standby::from_backup(self.primary.major(), &self.place())
             .via(self.relay.port())
             .start()?;
-        standby.wait_streaming()?;
         self.primary.sql("insert into t select 0, 'later'; insert into f select 0, 'later'")?;
         standby.wait_replayed(&self.primary)?;
         same_contents(&self.primary, &standby, "postgres")

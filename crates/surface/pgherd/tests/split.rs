@@ -118,6 +118,7 @@ on_majors! {
             ("OK", "role", "4 roles go along"),
             ("OK", "goes", "orders, tenant_eu_1"),
             ("OK", "stays", "postgres, stays"),
+            ("OK", "connection", "on this machine"),
         ] {
             finding(&plan, weight, about, text)?;
         }

@@ -1,5 +1,6 @@
 //! `pgherd split` for somebody who sits at a terminal, and over a network that others can reach.
 
+mod host;
 mod splitting;
 
 use std::process::Command;
@@ -10,6 +11,7 @@ use testkit::{
     wait_until,
 };
 
+use host::Host;
 use splitting::{SPLIT_LIMIT, Stage};
 
 /// The figures of the lag that were shown, each once.
@@ -59,9 +61,10 @@ on_majors! {
 }
 
 /// A server that lets nobody in without TLS, and what it asks of who comes with it.
-fn careful(major: Major, authority: &Authority, rule: &str) -> Result<Cluster> {
-    let server = authority.sign_for_server("primary", &["localhost"])?;
+fn careful(major: Major, authority: &Authority, host: &str, rule: &str) -> Result<Cluster> {
+    let server = authority.sign_for_server("primary", &[host])?;
     let source = Cluster::builder(major)
+        .set("listen_addresses", &format!("127.0.0.1, {host}"))
         .auth(Auth::Scram)
         .set("ssl", "on")
         .set("ssl_cert_file", &server.cert.display().to_string())
@@ -88,7 +91,7 @@ on_majors! {
         let ca = authority.cert().display().to_string();
         let (cert, key) = (own.cert.display().to_string(), own.key.display().to_string());
         let files = format!("sslrootcert={ca} sslcert={cert} sslkey={key}");
-        let source = careful(major, &authority, "scram-sha-256 clientcert=verify-ca")?;
+        let source = careful(major, &authority, "localhost", "scram-sha-256 clientcert=verify-ca")?;
         let mut stage = Stage::of(source, "moves")?;
         for (host, more, reason) in [
             ("localhost", format!("sslmode=disable {files}"), "no pg_hba.conf entry"),
@@ -124,7 +127,7 @@ on_majors! {
     fn the_relay_of_a_split_lets_nobody_else_in(major) {
         let authority = Authority::new("pgherd test authority")?;
         let own = authority.sign("split", "postgres", &[])?;
-        let mut stage = Stage::of(careful(major, &authority, "cert")?, "moves")?;
+        let mut stage = Stage::of(careful(major, &authority, "localhost", "cert")?, "moves")?;
         stage.host = "localhost".into();
         let (ca, cert, key) = (authority.cert(), own.cert, own.key);
         stage.more = format!(
@@ -148,5 +151,38 @@ on_majors! {
         run(&mut stage.then("finish", &["--yes"]))?;
         assert_eq!(stage.ask("moves", "select sum(x) from t")?, "3");
         stage.check_moved(&["moves"])
+    }
+}
+
+on_majors! {
+    [v13 V13, v15 V15, v17 V17, v18 V18]
+    /// The new server is on another host, which reaches the old one with TLS, and has nothing of it.
+    fn moves_to_another_host(major) {
+        let Some(host) = Host::new()? else { return Ok(()) };
+        let authority = Authority::new("pgherd test authority")?;
+        let source = careful(major, &authority, &host.here, "scram-sha-256")?;
+        let mut stage = Stage::of(source, "moves")?;
+        stage.host.clone_from(&host.here);
+        let checked = format!("sslmode=verify-full sslrootcert={}", authority.cert().display());
+        for (more, finding) in [
+            ("sslmode=require", "WARN  connection  TLS with anybody's certificate"),
+            (&*checked, "OK    connection  TLS, with a certificate that was checked"),
+        ] {
+            stage.more = more.into();
+            let mut plan = host.program(&stage.split(&["--plan"]));
+            let plan = run(plan.env("PGPASSWORD", PASSWORD))?;
+            let plan = plan.split('\n').map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "));
+            let finding = finding.split_whitespace().collect::<Vec<_>>().join(" ");
+            ensure!(plan.clone().any(|line| line.starts_with(&finding)), "{:?}", plan.collect::<Vec<_>>());
+        }
+        let mut split = host.program(&stage.split(&["--yes"]));
+        run(split.env("PGPASSWORD", PASSWORD))?;
+        assert_eq!(stage.ask("moves", "select x from t")?, "1");
+        stage.check_moved(&["moves"])?;
+        let mut drop = host.program(&stage.then("finish", &["--drop-source"]));
+        run(drop.env("PGPASSWORD", PASSWORD))?;
+        let left = "select count(*) from pg_database where datname = 'moves'";
+        assert_eq!(stage.source.sql(left)?, "0");
+        Ok(())
     }
 }

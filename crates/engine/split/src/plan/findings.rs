@@ -9,6 +9,7 @@ const WALSENDERS_NEEDED: i64 = 2;
 pub(crate) fn judge(facts: &Facts, options: &Options, findings: &mut Findings) {
     databases(facts, options, findings);
     server(facts, findings);
+    connection(facts, options, findings);
     room(facts, findings);
     contents(facts, findings);
     settings(facts, findings);
@@ -77,6 +78,22 @@ fn server(facts: &Facts, findings: &mut Findings) {
             "it takes no connections; on the target it is the only one that always could",
         );
     }
+}
+
+/// The login of a superuser and everything that moves go over it.
+fn connection(facts: &Facts, options: &Options, findings: &mut Findings) {
+    let source = &options.source;
+    let text = match (facts.has_tls, source.ssl.checks_the_server()) {
+        _ if source.is_here() => return findings.ok("connection", "on this machine"),
+        (true, true) => {
+            return findings.ok("connection", "TLS, with a certificate that was checked");
+        }
+        (true, false) => "TLS with anybody's certificate: sslmode=verify-full knows the server",
+        (false, _) => {
+            "not encrypted: across a network that others can reach use sslmode=verify-full"
+        }
+    };
+    findings.warn("connection", text);
 }
 
 fn room(facts: &Facts, findings: &mut Findings) {

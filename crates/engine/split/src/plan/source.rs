@@ -64,6 +64,8 @@ pub(crate) struct Facts {
     pub(crate) databases: Vec<Database>,
     pub(crate) tablespaces: Vec<Tablespace>,
     pub(crate) held: Vec<Held>,
+    /// Whether our sessions are encrypted.
+    pub(crate) has_tls: bool,
     pub(crate) is_standby: bool,
     pub(crate) is_superuser: bool,
     pub(crate) has_replication_rule: Option<bool>,
@@ -126,6 +128,7 @@ impl Facts {
             control,
             tablespaces: read_tablespaces(&source).await?,
             held: Vec::new(),
+            has_tls: number(&source, "ssl from pg_stat_ssl where pid = pg_backend_pid()").await?,
             is_standby: number(&source, "pg_is_in_recovery()").await?,
             is_superuser: number(&source, "rolsuper from pg_roles where rolname = current_user").await?,
             has_replication_rule: None,

@@ -31,7 +31,6 @@ pub(crate) fn check(stage: &Stage) -> Result<()> {
     fs::write(&auto, lines.join("\n") + "\n")?;
     let standby =
         Standby::from_backup(stage.source.major(), &data).via(stage.port()).name("own").start()?;
-    standby.wait_streaming()?;
     stage.ask("orders", "insert into t values (4242, 'later')")?;
     let at = stage.ask("orders", "select pg_current_wal_flush_lsn()")?.parse()?;
     standby.wait_replayed_to(at, testkit::PATIENCE)?;
