@@ -213,6 +213,9 @@ fn hint(split: &Split<'_, Helper>, error: &split::Error) -> &'static str {
         "the databases work on the new server; `pgherd split finish` goes on"
     } else if record.is_begun(Step::Promoted) {
         "the databases are closed on both sides; `pgherd split finish` goes on, `pgherd split undo` goes back"
+    } else if record.is_begun(Step::SourceClosed) {
+        "the databases are closed on the source, which could not be told to open them: when it can be \
+         reached again, `pgherd split finish` goes on, `pgherd split undo` opens them"
     } else {
         "the source is as it was; `pgherd split finish` goes on, `pgherd split undo` removes the new server"
     }

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
-use testkit::{Major, PATIENCE, Program, on_majors, run, run_failing};
+use testkit::{Major, PATIENCE, Program, Session, Stop, on_majors, run, run_failing};
 
 use splitting::held::{held_at_most, held_in_the_cut};
 use splitting::{SPLIT_LIMIT, Stage, start};
@@ -104,6 +104,37 @@ on_majors! {
         stage.source.sql_in("orders", "insert into t values (1, 'open')")?;
         Ok(())
     }
+}
+
+on_majors! {
+    [v13 V13, v15 V15, v17 V17, v18 V18]
+    /// The source crashes while the databases are closed, and comes back.
+    fn a_source_that_crashes_in_the_cut(major) {
+        let mut stage = Stage::new(major)?;
+        stage.ready()?;
+        let (stuck, mut split) = held_in_the_cut(&stage)?;
+        stuck.go_on()?;
+        stage.source.stop(Stop::Immediate)?;
+        stage.source.start()?;
+        opened_again(&stage, &mut split, "on the source: cannot", || Ok(()))
+    }
+}
+
+/// It stays away: that nobody can write anywhere is told, and how that ends.
+#[test]
+fn a_source_that_is_lost_in_the_cut() -> Result<()> {
+    let mut stage = Stage::new(Major::V17)?;
+    stage.ready()?;
+    let (stuck, mut split) = held_in_the_cut(&stage)?;
+    stage.source.stop(Stop::Immediate)?;
+    drop(stuck);
+    ensure!(!split.wait(SPLIT_LIMIT)?.success(), "{}", split.text());
+    split.wait_for_line("hint: the databases are closed on the source", PATIENCE)?;
+    stage.source.start()?;
+    ensure!(Session::connect(&stage.source.socket(), "orders", &[]).is_err(), "it is open");
+    run(&mut stage.then("undo", &["--yes"]))?;
+    stage.source.sql_in("orders", "insert into t values (9999, 'after')")?;
+    Ok(())
 }
 
 on_majors! {
