@@ -15,6 +15,9 @@ use crate::{Conn, DialError, Endpoint, TlsError};
 /// `SSLRequest`: its length and `NEGOTIATE_SSL_CODE` (`pqcomm.h`).
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
 
+/// `invalid_authorization_specification`: there is no line in `pg_hba.conf`.
+const NO_SUCH_WAY: &str = "28000";
+
 /// Which of the tries that a mode has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Try {
@@ -54,17 +57,18 @@ impl Endpoint {
     }
 
     /// Connects and logs in with `attempt`, each way that the mode has: the second is tried when
-    /// `was_refused` says of the first one's error that the server let nobody in.
+    /// the server refused the first. `refusal` gives the SQLSTATE of an error that is one.
     ///
     /// # Errors
     ///
-    /// The last one of `attempt`, or [`DialError`].
+    /// Of two errors the one that tells more: the second says only that this way is not for us when
+    /// nobody was asked for a password.
     pub async fn log_in<T, E, F>(
         &self,
         client: Option<&Client>,
         limit: Duration,
         attempt: impl Fn(Conn) -> F,
-        was_refused: impl Fn(&E) -> bool,
+        refusal: impl Fn(&E) -> Option<String>,
     ) -> Result<T, E>
     where
         E: From<DialError>,
@@ -72,12 +76,21 @@ impl Endpoint {
     {
         let conn = self.dial_as(client, Try::First, limit).await?;
         let is_tls = conn.is_tls();
-        match attempt(conn).await {
-            Err(error) if was_refused(&error) && self.has_second_try(client, is_tls) => {
-                attempt(self.dial_as(client, Try::Second, limit).await?).await
-            }
-            ended => ended,
+        let first = match attempt(conn).await {
+            Err(error) if refusal(&error).is_some() => error,
+            ended => return ended,
+        };
+        if !self.has_second_try(client, is_tls) {
+            return Err(first);
         }
+        let second = match self.dial_as(client, Try::Second, limit).await {
+            Ok(conn) => attempt(conn).await,
+            Err(_there_is_no_such_way) => return Err(first),
+        };
+        second.map_err(|second| match refusal(&second) {
+            Some(state) if state != NO_SUCH_WAY => second,
+            _ => first,
+        })
     }
 
     /// Whether a login that the server refused is worth a second try.

@@ -13,6 +13,7 @@
 mod conn;
 mod dial_tls;
 mod endpoint;
+mod environment;
 mod inbound;
 mod listener;
 pub mod passfile;
@@ -21,6 +22,7 @@ mod secure;
 pub use conn::{Conn, ReadHalf, WriteHalf};
 pub use dial_tls::Try;
 pub use endpoint::{DialError, Endpoint};
+pub use environment::libpq_variables;
 pub use inbound::{Inbound, Message, ReadError};
 pub use listener::{Accepted, Listener, Local};
 pub use secure::{Secured, TlsError, TlsStream};

@@ -1,11 +1,10 @@
 //! A file that is replaced as a whole: written aside, synced, renamed, folder synced.
 
-use std::fs::{self, File};
-use std::io::{ErrorKind, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use crate::{Error, io, seal, unseal};
+use crate::{Error, io, replace, seal, unseal};
 
 /// One checksummed text.
 #[derive(Clone, Debug)]
@@ -52,19 +51,7 @@ impl Document {
     ///
     /// [`Error::Io`]; the old text is still there then.
     pub fn save(&self, text: &str) -> Result<(), Error> {
-        let aside = self.path.with_extension("new");
-        let write = |aside: &Path| {
-            // What a service keeps is nobody else's to read.
-            let mut options = File::options();
-            let mut file =
-                options.write(true).create(true).truncate(true).mode(0o600).open(aside)?;
-            writeln!(file, "{}", seal(text))?;
-            file.sync_all()
-        };
-        write(&aside).map_err(io("write", &aside))?;
-        fs::rename(&aside, &self.path).map_err(io("replace", &self.path))?;
-        let folder = self.path.parent().unwrap_or(Path::new("."));
-        File::open(folder).and_then(|folder| folder.sync_all()).map_err(io("sync", folder))
+        replace(&self.path, format!("{}\n", seal(text)).as_bytes(), None)
     }
 }
 

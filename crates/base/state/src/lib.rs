@@ -2,7 +2,8 @@
 //!
 //! Three forms: a [`Document`] that is replaced as a whole, a [`Journal`] that only grows
 //! until it is compacted, and a [`Lock`] that ends with the process that holds it. All
-//! carry a CRC-32C a line, so that a torn or damaged file is found and never believed.
+//! carry a CRC-32C a line, so that a torn or damaged file is found and never believed. Files that
+//! others read, as settings of a server, are written by [`replace`].
 //!
 //! # What it does not do
 //!
@@ -12,6 +13,7 @@
 mod document;
 mod journal;
 mod lock;
+mod replace;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -19,6 +21,7 @@ use std::path::{Path, PathBuf};
 pub use document::Document;
 pub use journal::Journal;
 pub use lock::Lock;
+pub use replace::replace;
 
 /// What went wrong with a file, and where.
 #[derive(Debug, thiserror::Error)]

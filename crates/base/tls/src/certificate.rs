@@ -23,6 +23,12 @@ impl Certificate {
     }
 }
 
+/// Whether a certificate names itself as its authority.
+pub(crate) fn signed_itself(der: &[u8]) -> bool {
+    let parsed = X509Certificate::from_der(der);
+    parsed.is_ok_and(|(_, certificate)| certificate.subject() == certificate.issuer())
+}
+
 /// The hash that channel binding `tls-server-end-point` is made of: that of the certificate's
 /// signature, SHA-256 instead of MD5 and SHA-1. Nothing for signatures that have no hash
 /// of their own, as Ed25519: there is no binding then, with PostgreSQL as well.

@@ -4,7 +4,6 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use rustls::client::WebPkiServerVerifier;
 use rustls::{ClientConfig, Error};
 
 use crate::certificate::end_point;
@@ -96,14 +95,7 @@ impl Client {
         let trusted = match &files.root_cert {
             Some(path) => {
                 let named = Named { setting: "sslrootcert", path };
-                let verifier = WebPkiServerVerifier::builder_with_provider(
-                    named.authorities()?,
-                    Arc::clone(&provider),
-                );
-                let verifier = verifier
-                    .build()
-                    .map_err(|error| named.problem(error, "name a file with authorities"))?;
-                Trusted::Signed { by: verifier, check_name }
+                Trusted::signed(named, &provider, check_name)?
             }
             None if files.mode >= SslMode::VerifyCa => {
                 let message = format!("sslmode {} needs sslrootcert", files.mode.word());

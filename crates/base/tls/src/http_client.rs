@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use rustls::client::WebPkiServerVerifier;
 use rustls::{ClientConfig, Error};
 
 use crate::files::Named;
@@ -37,12 +36,7 @@ pub fn http_client(
         }
         Trust::Authorities(path) => {
             let named = Named { setting: "cacert", path };
-            let authorities = named.authorities()?;
-            let verifier =
-                WebPkiServerVerifier::builder_with_provider(authorities, Arc::clone(&provider))
-                    .build()
-                    .map_err(|error| named.problem(error, "name a file with authorities"))?;
-            (Trusted::Signed { by: verifier, check_name: true }, named)
+            (Trusted::signed(named, &provider, true)?, named)
         }
     };
     let verifier = Verifier { trusted, provider: Arc::clone(&provider) };

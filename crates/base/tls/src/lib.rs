@@ -19,6 +19,7 @@ mod certificate;
 mod client;
 mod files;
 mod http_client;
+mod names;
 mod server;
 mod verifier;
 

@@ -10,14 +10,36 @@ use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signat
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, DigitallySignedStruct, Error, SignatureScheme};
 
+use crate::FileProblem;
+use crate::certificate::signed_itself;
+use crate::files::Named;
+use crate::names::Names;
+
 /// Who may be the server.
 pub(crate) enum Trusted {
     /// Whoever is there.
     Anybody,
-    /// Whoever an authority signed; for its name only if that is checked.
-    Signed { by: Arc<WebPkiServerVerifier>, check_name: bool },
+    /// Whoever an authority signed, or has one of `also`; for its name only if that is checked.
+    Signed { by: Arc<WebPkiServerVerifier>, also: Vec<CertificateDer<'static>>, check_name: bool },
     /// Whoever has this certificate: neither names nor dates matter.
     Only(CertificateDer<'static>),
+}
+
+impl Trusted {
+    /// Whoever has a certificate that the ones in a file vouch for.
+    pub(crate) fn signed(
+        file: Named<'_>,
+        provider: &Arc<CryptoProvider>,
+        check_name: bool,
+    ) -> Result<Self, FileProblem> {
+        let by =
+            WebPkiServerVerifier::builder_with_provider(file.authorities()?, Arc::clone(provider));
+        let by = by.build().map_err(|error| file.problem(error, "name a file with authorities"))?;
+        // webpki takes no authority for a server. OpenSSL takes one that is in the file.
+        let mut also = file.certificates()?;
+        also.retain(|it| signed_itself(it));
+        Ok(Self::Signed { by, also, check_name })
+    }
 }
 
 /// For a [`rustls::ClientConfig`].
@@ -41,7 +63,7 @@ impl ServerCertVerifier for Verifier {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let (by, check_name) = match &self.trusted {
+        let (by, also, check_name) = match &self.trusted {
             Trusted::Anybody => return Ok(ServerCertVerified::assertion()),
             Trusted::Only(certificate) if end_entity == certificate => {
                 return Ok(ServerCertVerified::assertion());
@@ -49,15 +71,27 @@ impl ServerCertVerifier for Verifier {
             Trusted::Only(_) => {
                 return Err(CertificateError::ApplicationVerificationFailure.into());
             }
-            Trusted::Signed { by, check_name } => (by, *check_name),
+            Trusted::Signed { by, also, check_name } => (by, also, *check_name),
         };
-        match by.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
-            // The name is looked at last: all else is right.
-            Err(Error::InvalidCertificate(
-                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-            )) if !check_name => Ok(ServerCertVerified::assertion()),
-            verified => verified,
+        let names = Names::parse(end_entity).ok_or(CertificateError::BadEncoding)?;
+        if also.iter().any(|known| known == end_entity) {
+            // A certificate that signed itself: nobody else has to vouch for it.
+            names.check_dates(now)?;
+        } else {
+            match by.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+            {
+                // The name is looked at last: all else is right.
+                Err(Error::InvalidCertificate(
+                    CertificateError::NotValidForName
+                    | CertificateError::NotValidForNameContext { .. },
+                )) => {}
+                verified => return verified,
+            }
         }
+        if !check_name || names.fit(server_name) {
+            return Ok(ServerCertVerified::assertion());
+        }
+        Err(names.mismatch(server_name))
     }
 
     fn verify_tls12_signature(

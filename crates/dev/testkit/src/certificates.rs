@@ -77,6 +77,20 @@ impl Authority {
         Ok(certified)
     }
 
+    /// The authority's own certificate and key as a server's, as the quick start of PostgreSQL's
+    /// documentation makes them: nobody signed it, and only its common name has a host.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be written.
+    pub fn as_server(&self) -> Result<Certified> {
+        let key = self.folder.path().join("ca.key");
+        fs::write(&key, self.key.serialize_pem())?;
+        fs::set_permissions(&key, fs::Permissions::from_mode(0o600))?;
+        user::give(&key)?;
+        Ok(Certified { cert: self.cert(), key })
+    }
+
     /// As [`Authority::sign`], for a server: its user can read the key.
     ///
     /// # Errors

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::process::Stdio;
 use std::time::Duration;
 
+use pgnet::libpq_variables;
 use tasks::CancellationToken;
 use tokio::io::{AsyncReadExt as _, BufReader};
 use tokio::process::{Child, Command};
@@ -102,6 +103,11 @@ fn command(options: &Options, program: &str) -> Command {
     pairs.extend(options.user.clone().map(|user| ("user", user)));
     let mut command = Command::new(options.programs.path(program));
     command.env("LC_ALL", "C").env_remove("PGOPTIONS").env_remove("PGAPPNAME");
+    if options.source.is_own {
+        for name in libpq_variables() {
+            command.env_remove(name);
+        }
+    }
     if let Some(passfile) = &options.passfile {
         // The variable would win over the file.
         command.env("PGPASSFILE", passfile).env_remove("PGPASSWORD");

@@ -40,8 +40,8 @@ pub struct Address {
     pub host: String,
     /// Port.
     pub port: u16,
-    /// Whether it is the caller's own on this machine: what somebody asks of servers with `PGSSLMODE`
-    /// is not meant for it.
+    /// Whether it is the caller's own on this machine: what somebody asks of servers with `PG…`
+    /// variables is not meant for it.
     pub is_own: bool,
 }
 

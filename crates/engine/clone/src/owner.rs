@@ -4,7 +4,7 @@
 //! beginning. Without root there is nothing to choose.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt as _, chown};
+use std::os::unix::fs::{MetadataExt as _, lchown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -60,9 +60,9 @@ impl Owner {
         Ok(Self { uid, gid, home: home.into() })
     }
 
-    /// Gives a file or folder to the owner.
+    /// Gives a file or folder to the owner; of a link the link.
     pub(crate) fn give(&self, path: &Path) -> Result<(), Error> {
-        chown(path, Some(self.uid), Some(self.gid)).map_err(io("change the owner of", path))
+        lchown(path, Some(self.uid), Some(self.gid)).map_err(io("change the owner of", path))
     }
 }
 

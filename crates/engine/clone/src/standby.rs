@@ -1,7 +1,6 @@
 //! The settings that make a data directory a standby.
 
-use std::fs::{self, OpenOptions};
-use std::io::Write as _;
+use std::fs;
 use std::path::Path;
 
 use crate::{Error, Options, io};
@@ -28,17 +27,9 @@ pub(crate) fn configure(options: &Options, data: &Path) -> Result<(), Error> {
     if let Some(slot) = &options.slot {
         text.push_str(&format!("primary_slot_name = {}\n", quoted(slot)));
     }
-    // The file keeps its owner.
-    let write = || {
-        let mut file = OpenOptions::new().write(true).truncate(true).open(&path)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()
-    };
-    write().map_err(io("write", &path))?;
-    let signal = data.join("standby.signal");
-    let file = fs::File::create(&signal).and_then(|file| file.sync_all());
-    file.map_err(io("write", &signal))?;
-    options.owner.as_ref().map_or(Ok(()), |owner| owner.give(&signal))
+    let owner = options.owner.as_ref().map(|owner| (owner.uid, owner.gid));
+    state::replace(&path, text.as_bytes(), owner)?;
+    Ok(state::replace(&data.join("standby.signal"), b"", owner)?)
 }
 
 fn conninfo(options: &Options) -> String {

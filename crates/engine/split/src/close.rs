@@ -142,8 +142,9 @@ impl<H: Helper> Split<'_, H> {
 
     /// Opens the databases on the source, and waits for whoever may still be closing them: a run
     /// that was killed, or gave up waiting for an answer, left a statement that goes on. What it
-    /// did later would undo this.
-    pub(crate) async fn open_source(&self) -> Result<(), Error> {
+    /// did later would undo this. Our own statement is written down for the same reason: the next
+    /// cut must not be undone by it.
+    pub(crate) async fn open_source(&mut self) -> Result<(), Error> {
         let source = self.source().await?;
         let since = Instant::now();
         while let Some((pid, began)) = &self.journal.record.closer {
@@ -153,13 +154,20 @@ impl<H: Helper> Split<'_, H> {
             }
             if since.elapsed() > END_TIMEOUT {
                 return Err(Error::Late {
-                    what: format!("the end of backend {pid}, which closes the databases"),
+                    what: format!("the end of backend {pid}, which closes or opens the databases"),
                     secs: END_TIMEOUT.as_secs(),
                 });
             }
             tokio::time::sleep(INTERVAL).await;
         }
-        allow(&source, &self.opened_before(), true).await
+        self.journal.record.closer = Some(source.backend().await?);
+        self.journal.save()?;
+        let databases = self.opened_before();
+        let opened = tokio::time::timeout(END_TIMEOUT, allow(&source, &databases, true));
+        opened.await.map_err(|_elapsed| Error::Late {
+            what: "the source to open the databases".into(),
+            secs: END_TIMEOUT.as_secs(),
+        })?
     }
 
     /// Opens the databases on the source again, whatever stopped the cut.

@@ -4,7 +4,6 @@
 //! They go where `ALTER SYSTEM` writes, which every server reads last.
 
 use std::fs;
-use std::io::Write as _;
 use std::path::Path;
 
 use pgtypes::Major;
@@ -239,18 +238,7 @@ fn with_settings(before: &str, settings: &[(&str, &str)]) -> String {
 
 /// Writes a file that only the target's owner can read.
 pub(crate) fn write(path: &Path, text: &str, owner: Option<&Owner>) -> Result<(), Error> {
-    use std::os::unix::fs::{OpenOptionsExt as _, chown};
-
-    let write = || {
-        let mut options = fs::OpenOptions::new();
-        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(path)?;
-        file.write_all(text.as_bytes())?;
-        if let Some(owner) = owner {
-            chown(path, Some(owner.uid), Some(owner.gid))?;
-        }
-        file.sync_all()
-    };
-    write().map_err(io("write", path))
+    Ok(state::replace(path, text.as_bytes(), owner.map(|it| (it.uid, it.gid)))?)
 }
 
 #[cfg(test)]

@@ -74,7 +74,7 @@ impl<H: Helper> Split<'_, H> {
             drained = self.drain(&source, &target, &mut counts) => drained,
             () = stop.cancelled() => Err(Error::Stopped),
             () = tokio::time::sleep(limit + GRACE) => {
-                let what = "an answer of one of the servers in the cut".into();
+                let what = "an answer of one of the servers in the cut, or a lock there".into();
                 Err(Error::Late { what, secs: limit.as_secs() })
             }
         };

@@ -129,7 +129,7 @@ pub struct Record {
     pub(crate) empty_tablespaces: Vec<u32>,
     /// Milliseconds since 1970 at which the first database was closed.
     pub(crate) closed_at_millis: Option<u64>,
-    /// The session that closes them on the source: its backend, and when that began.
+    /// The session that last closed or opened them on the source: its backend, and when that began.
     pub(crate) closer: Option<(i32, i64)>,
     /// Where the WAL ends that the target needed.
     pub(crate) cut: Option<String>,

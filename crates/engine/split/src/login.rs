@@ -2,19 +2,21 @@
 
 use std::time::Duration;
 
-use pgnet::{DialError, Endpoint, passfile};
+use pgnet::{Conn, DialError, Endpoint, passfile};
 use serde::{Deserialize, Serialize};
 use tasks::{CancellationToken, Group};
 use tokio_postgres::NoTls;
-use tokio_postgres::config::{ChannelBinding, Host};
+use tokio_postgres::config::{ChannelBinding, Host, SslMode, SslNegotiation, TargetSessionAttrs};
 
 use crate::error::Side;
 use crate::server::Session;
-use crate::ssl::Ssl;
+use crate::ssl::{self, Ssl};
 use crate::{BadOptions, Error};
 
 /// How long one attempt to connect may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a server may be silent that has vanished: it is probed meanwhile.
+const PEER_TIMEOUT: Duration = Duration::from_secs(60);
 /// `application_name` of our sessions.
 pub(crate) const APPLICATION_NAME: &str = "pgherd split";
 /// Settings of our sessions, against what a database or a role may have set: nothing may cut us
@@ -40,7 +42,6 @@ pub struct Login {
     /// The password in the connection string; never shown.
     pub password: Option<String>,
     /// With TLS or without.
-    #[serde(default)]
     pub(crate) ssl: Ssl,
 }
 
@@ -48,6 +49,15 @@ impl std::fmt::Debug for Login {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { host, port, user, password: _, ssl: _ } = self;
         write!(f, "Login({user}@{host}:{port})")
+    }
+}
+
+impl std::fmt::Display for Login {
+    /// For people: everything but the password.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { host, port, user, password: _, ssl } = self;
+        write!(f, "host={host} port={port} user={user}")?;
+        ssl.settings().iter().try_for_each(|(name, value)| write!(f, " {name}={value}"))
     }
 }
 
@@ -59,27 +69,44 @@ impl Login {
     /// [`BadOptions::Source`].
     pub fn parse(text: &str) -> Result<(Self, Option<String>), BadOptions> {
         let bad = |reason: String| BadOptions::Source(reason);
-        let (ssl, text) = Ssl::take(text)?;
+        let (words, text) =
+            ssl::split(text).ok_or_else(|| bad("this is not a connection string".into()))?;
         let config: tokio_postgres::Config = text.parse().map_err(|error| {
             let cause = std::error::Error::source(&error).map(ToString::to_string);
             bad(cause.unwrap_or_else(|| format!("{error}")))
         })?;
         // What would be passed over in silence is refused.
+        if config.get_ssl_mode() != SslMode::Prefer
+            || config.get_ssl_negotiation() != SslNegotiation::Postgres
+        {
+            return Err(bad("sslnegotiation is not known here".into()));
+        }
         if config.get_channel_binding() == ChannelBinding::Require {
             return Err(bad("channel_binding=require is not known here".into()));
         }
         if !config.get_hostaddrs().is_empty() || config.get_options().is_some() {
             return Err(bad("hostaddr and options are not known here".into()));
         }
+        if config.get_target_session_attrs() != TargetSessionAttrs::Any {
+            return Err(bad("target_session_attrs is not known here: name the primary".into()));
+        }
+        let variable = |name| std::env::var(name).ok().filter(|it| !it.is_empty());
         let host = match config.get_hosts() {
-            [] => "localhost".to_owned(),
+            [] => variable("PGHOST").unwrap_or_else(|| "localhost".to_owned()),
             [Host::Tcp(host)] => host.clone(),
             [Host::Unix(folder)] => folder.to_string_lossy().into_owned(),
             _ => return Err(bad("name one host: the server that is to be split".into())),
         };
-        let port = config.get_ports().first().copied().unwrap_or(5432);
+        // There is no TLS over a socket, and no file that could be of no use.
+        let ssl = if host.starts_with('/') { Ssl::default() } else { Ssl::find(words)? };
+        let port = match config.get_ports().first().copied() {
+            Some(port) => port,
+            None => variable("PGPORT")
+                .map_or(Ok(5432), |port| port.parse())
+                .map_err(|_invalid| bad("PGPORT is no port".into()))?,
+        };
         let user = config.get_user().map(str::to_owned);
-        let user = user.or_else(|| std::env::var("USER").ok());
+        let user = user.or_else(|| variable("PGUSER")).or_else(|| variable("USER"));
         let user = user.ok_or_else(|| bad("who logs in? Add user=NAME".into()))?;
         let password = config.get_password().map(|it| String::from_utf8_lossy(it).into_owned());
         let database = config.get_dbname().map(str::to_owned);
@@ -92,6 +119,13 @@ impl Login {
         self.host.starts_with('/')
             || self.host == "localhost"
             || address.is_ok_and(|it: std::net::IpAddr| it.is_loopback())
+    }
+
+    /// Whether another login reaches the same server as the same user, and as safely.
+    #[must_use]
+    pub fn is_same_way(&self, other: &Self) -> bool {
+        (&self.host, self.port, &self.user, &self.ssl)
+            == (&other.host, other.port, &other.user, &other.ssl)
     }
 
     /// The password: of the connection string, or as libpq finds one.
@@ -114,13 +148,20 @@ impl Login {
         }
         let action = format!("connect to database {database:?} as {}", self.user);
         let endpoint = Endpoint::new(&self.host, self.port);
-        let client = self.ssl.client()?;
+        // A file of no use shall not keep us from a server that is met without it.
+        let client = if self.host.starts_with('/') { None } else { self.ssl.client()? };
         let config = &config;
         // TLS, if any, is in the connection already.
-        let attempt = |conn| async move { Ok(config.connect_raw(conn, NoTls).await?) };
-        let was_refused =
-            |failed: &Failed| matches!(failed, Failed::Login(it) if it.as_db_error().is_some());
-        let connecting = endpoint.log_in(client.as_ref(), CONNECT_TIMEOUT, attempt, was_refused);
+        let attempt = |conn: Conn| async move {
+            // As far as the system lets us.
+            conn.tune(PEER_TIMEOUT).ok();
+            Ok(config.connect_raw(conn, NoTls).await?)
+        };
+        let refusal = |failed: &Failed| match failed {
+            Failed::Login(error) => error.code().map(|it| it.code().to_owned()),
+            Failed::Dial(_) => None,
+        };
+        let connecting = endpoint.log_in(client.as_ref(), CONNECT_TIMEOUT, attempt, refusal);
         let connected = tokio::time::timeout(CONNECT_TIMEOUT, connecting).await;
         let connected = connected.map_err(|_elapsed| Error::Late {
             what: format!("a connection to the {side}, {endpoint}"),
@@ -161,6 +202,9 @@ mod tests {
             "host=h user=u sslmode=on",
             "host=h user=u sslmode=verify-full sslrootcert=/nonexistent",
             "host=h user=u sslcrl=/x",
+            "host=h user=u sslnegotiation=direct sslmode=require",
+            "host=h user=u target_session_attrs=read-write",
+            "postgres://u@h/d?sslmode=require&application_name=50%",
             "host=h user=u channel_binding=require",
             "host=h user=u hostaddr=10.0.0.1",
             "host=h user=u options='-c work_mem=1GB'",

@@ -95,11 +95,12 @@ impl<H: Helper> Split<'_, H> {
             }
         }
         let (passfile, users) = (folder.join(PASSFILE), folder.join(USERS));
-        write_private(&passfile, &passwords)?;
-        write_private(&users, &user(&record.source.user, &record.relay_password))?;
+        state::replace(&passfile, passwords.as_bytes(), None)?;
+        let user = user(&record.source.user, &record.relay_password);
+        state::replace(&users, user.as_bytes(), None)?;
         let path = self.relay_config();
         let text = config_text(record, &folder.join(RELAY_STATE), &passfile, &users);
-        fs::write(&path, text).map_err(io("write", &path))
+        Ok(state::replace(&path, text.as_bytes(), None)?)
     }
 
     /// A file with the relay's password for the clone, beside the target: it need not reach our folder.
@@ -135,19 +136,6 @@ impl<H: Helper> Split<'_, H> {
         self.journal.record.relay_pid = None;
         self.journal.save()
     }
-}
-
-/// Writes what only its owner may read.
-pub(crate) fn write_private(path: &Path, text: &str) -> Result<(), Error> {
-    use std::io::Write as _;
-    use std::os::unix::fs::OpenOptionsExt as _;
-
-    let write = || {
-        let mut options = fs::OpenOptions::new();
-        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(path)?;
-        file.write_all(text.as_bytes())
-    };
-    write().map_err(io("write", path))
 }
 
 /// A line with a password for every server and user.

@@ -201,11 +201,8 @@ impl<'a, H: Helper> Split<'a, H> {
     fn passfile_for_clone(&self) -> Result<PathBuf, Error> {
         let record = &self.journal.record;
         let path = self.clone_passfile();
-        relay::write_private(&path, &relay::passfile("*", &record.relay_password))?;
-        if let Some(owner) = &record.owner {
-            std::os::unix::fs::chown(&path, Some(owner.uid), Some(owner.gid))
-                .map_err(crate::error::io("give away", &path))?;
-        }
+        let text = relay::passfile("*", &record.relay_password);
+        crate::configure::write(&path, &text, record.owner.as_ref())?;
         Ok(path)
     }
 

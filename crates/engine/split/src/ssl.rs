@@ -1,8 +1,8 @@
 //! TLS to the source: libpq's parameters of that name in a connection string.
 //!
 //! The names, their defaults and the variables `PGSSL…` are those of the chapter "Database
-//! Connection Control Functions" of PostgreSQL's documentation. What libpq knows beyond them
-//! (`sslcrl`, `sslrootcert=system`, passwords of keys) is refused, and not passed over.
+//! Connection Control Functions" of PostgreSQL's documentation. What libpq knows beyond them, and
+//! would make a connection safer, is refused and not passed over.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -31,18 +31,30 @@ pub(crate) struct Ssl {
     pub(crate) own: Option<(PathBuf, PathBuf)>,
 }
 
+/// Variables that would forbid a connection which is made here; each with the value that does not.
+const REFUSED: [(&str, &str); 9] = [
+    ("PGSSLCRL", ""),
+    ("PGSSLCRLDIR", ""),
+    ("PGSSLMINPROTOCOLVERSION", "TLSv1.2"),
+    ("PGSSLNEGOTIATION", "postgres"),
+    ("PGCHANNELBINDING", "prefer"),
+    ("PGREQUIREAUTH", ""),
+    ("PGGSSENCMODE", "prefer"),
+    ("PGHOSTADDR", ""),
+    ("PGTARGETSESSIONATTRS", "any"),
+];
+
 impl Ssl {
-    /// Takes the parameters out of a connection string; gives what is left of it.
+    /// What the words of a connection string, variables and the usual files come to.
     ///
     /// # Errors
     ///
     /// [`BadOptions::Source`], also when a file is of no use.
-    pub(crate) fn take(text: &str) -> Result<(Self, String), BadOptions> {
-        let (words, rest) = split(text).unwrap_or_else(|| (Words::default(), text.to_owned()));
+    pub(crate) fn find(words: Words) -> Result<Self, BadOptions> {
         let home = env::var_os("HOME").map(|home| PathBuf::from(home).join(".postgresql"));
         let ssl = Self::of(words, |name| env::var(name).ok(), home.as_deref())?;
         ssl.client().map_err(|problem| BadOptions::Source(problem.to_string()))?;
-        Ok((ssl, rest))
+        Ok(ssl)
     }
 
     fn of(
@@ -51,9 +63,16 @@ impl Ssl {
         home: Option<&Path>,
     ) -> Result<Self, BadOptions> {
         let bad = |reason: String| BadOptions::Source(reason);
+        for (name, harmless) in REFUSED {
+            let value = variable(name).filter(|it| !it.is_empty() && it != harmless);
+            let is_off = |value: &str| ["disable", "allow"].contains(&value);
+            if let Some(value) = value.filter(|value| !is_off(value)) {
+                return Err(bad(format!("{name}={value} is not known here: unset it")));
+            }
+        }
         let mut values = words.0;
         for (value, (_, name)) in values.iter_mut().zip(NAMES) {
-            *value = value.take().or_else(|| variable(name)).filter(|it| !it.is_empty());
+            *value = value.take().or_else(|| variable(name));
         }
         let [mode, root_cert, cert, key] = values;
         let mode = match mode {
@@ -65,21 +84,30 @@ impl Ssl {
         if mode == SslMode::Disable {
             return Ok(Self::default());
         }
+        // For a file the empty word is as good as none.
+        let [root_cert, cert, key] =
+            [root_cert, cert, key].map(|it| it.filter(|it| !it.is_empty()));
         if root_cert.as_deref() == Some("system") {
             return Err(bad("sslrootcert=system is not known here: name a file".into()));
         }
         let usual = |name| home.map(|home| home.join(name)).filter(|path| path.exists());
+        if let Some(path) = usual("root.crl") {
+            return Err(bad(format!(
+                "lists of revoked certificates are not known here: {}",
+                path.display()
+            )));
+        }
         let place = |path: String| {
             std::path::absolute(&path).map_err(|error| bad(format!("{path:?}: {error}")))
         };
         let root_cert = root_cert.map(place).transpose()?.or_else(|| usual("root.crt"));
         let cert = cert.map(place).transpose()?.or_else(|| usual("postgresql.crt"));
-        let key = key.map(place).transpose()?.or_else(|| usual("postgresql.key"));
-        let own = match (cert, key) {
+        // A key is only looked for when there is a certificate.
+        let key = key.map(place).transpose()?;
+        let own = match (cert, key.or_else(|| usual("postgresql.key"))) {
             (Some(cert), Some(key)) => Some((cert, key)),
-            (None, None) => None,
             (Some(_), None) => return Err(bad("sslcert without sslkey".into())),
-            (None, Some(_)) => return Err(bad("sslkey without sslcert".into())),
+            (None, _) => None,
         };
         Ok(Self { mode, root_cert, own })
     }
@@ -125,7 +153,7 @@ impl Ssl {
 
 /// The values of [`NAMES`], as they were given.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Words([Option<String>; 4]);
+pub(crate) struct Words([Option<String>; 4]);
 
 impl Words {
     /// Keeps the value when the parameter is one of ours.
@@ -137,20 +165,33 @@ impl Words {
 }
 
 /// Our words and the rest of a connection string; nothing when it is not one.
-fn split(text: &str) -> Option<(Words, String)> {
+pub(crate) fn split(text: &str) -> Option<(Words, String)> {
     let mut words = Words::default();
-    if text.starts_with("postgres://") || text.starts_with("postgresql://") {
-        let Some((head, query)) = text.split_once('?') else {
+    let scheme = ["postgres://", "postgresql://"].iter().find(|it| text.starts_with(**it));
+    if let Some(scheme) = scheme {
+        // Who logs in, and the password, end with `@` and may have a question mark.
+        let rest = text.get(scheme.len()..)?;
+        let login = rest
+            .find(['@', '/'])
+            .filter(|at| rest.get(*at..).is_some_and(|it| it.starts_with('@')));
+        let start = scheme.len() + login.unwrap_or(0);
+        let Some(mark) = text.get(start..)?.find('?') else {
             return Some((words, text.to_owned()));
         };
+        let (head, query) = text.split_at_checked(start + mark)?;
+        let query = query.strip_prefix('?')?;
         let mut rest = Vec::new();
-        for pair in query.split('&') {
+        for pair in
+            query.strip_suffix('&').unwrap_or(query).split('&').filter(|_| !query.is_empty())
+        {
             let (name, value) = pair.split_once('=')?;
-            if !words.keep(name, &decoded(value)?) {
+            let (name, value) = (decoded(name)?, decoded(value)?);
+            if !words.keep(&name, &value) {
                 rest.push(pair);
             }
         }
-        return Some((words, format!("{head}?{}", rest.join("&"))));
+        let query = if rest.is_empty() { String::new() } else { format!("?{}", rest.join("&")) };
+        return Some((words, format!("{head}{query}")));
     }
     let mut rest = Vec::new();
     for (name, value) in pairs(text)? {
@@ -173,7 +214,8 @@ fn pairs(text: &str) -> Option<Vec<(String, String)>> {
         let mut value = String::new();
         loop {
             match chars.next() {
-                Some('\\') => value.push(chars.next()?),
+                // One at the very end means nothing.
+                Some('\\') => value.extend(chars.next()),
                 Some('\'') if quoted.is_some() => break,
                 Some(char) if quoted.is_none() && char.is_ascii_whitespace() => break,
                 Some(char) => value.push(char),
@@ -237,7 +279,25 @@ mod tests {
         );
         assert_eq!(words("postgresql://h"), ("|||".into(), "postgresql://h".into()));
         assert_eq!(words(" "), ("|||".into(), String::new()));
-        for bad in ["host", "a='b", r"a=b\", "postgres://h?sslmode", "postgres://h?sslkey=%2"] {
+        // As libpq reads them.
+        for text in [
+            "postgresql://u@h/d?sslmode=require&",
+            "postgresql://u:a?b@h/d?sslmode=require",
+            "postgresql://u@h/d?ssl%6dode=require",
+            r"host=h sslmode=require password=abc\",
+        ] {
+            assert_eq!(words(text).0, "require|||", "{text}");
+        }
+        assert_eq!(words("postgresql://u:a?b@h/d?sslmode=require").1, "postgresql://u:a?b@h/d");
+        for bad in [
+            "host",
+            "a='b",
+            r"a='b\",
+            "postgres://h?sslmode",
+            "postgres://h?sslkey=%2",
+            "postgres://h?sslmode=require&application_name=50%",
+            "postgres://h?sslmode=require&&a=b",
+        ] {
             assert_eq!(split(bad), None, "{bad}");
         }
     }
@@ -265,10 +325,39 @@ mod tests {
         assert_eq!(told.root_cert, Some("/root.crt".into()));
         assert_eq!(told.own, Some(("/c".into(), "/k".into())));
         assert_eq!(of("sslmode=disable", &variable).unwrap(), Ssl::default());
-        for bad in ["sslmode=on", "sslrootcert=system"] {
+        for bad in ["sslmode=on", "sslmode=''", "sslrootcert=system"] {
             assert!(of(bad, &none).is_err(), "{bad}");
         }
-        assert!(Ssl::of(split("sslcert=/c").unwrap().0, none, None).is_err());
+        for (cert, is_good) in [("sslcert=/c", false), ("sslkey=/k", true)] {
+            let found = Ssl::of(split(cert).unwrap().0, none, None);
+            assert_eq!(found.is_ok_and(|it| it.own.is_none()), is_good, "{cert}");
+        }
+    }
+
+    #[test]
+    fn what_would_be_less_safe_is_refused() {
+        for (name, value, is_good) in [
+            ("PGCHANNELBINDING", "require", false),
+            ("PGCHANNELBINDING", "disable", true),
+            ("PGREQUIREAUTH", "scram-sha-256", false),
+            ("PGSSLCRL", "/crl", false),
+            ("PGSSLMINPROTOCOLVERSION", "TLSv1.3", false),
+            ("PGSSLMINPROTOCOLVERSION", "TLSv1.2", true),
+            ("PGHOSTADDR", "127.0.0.9", false),
+            ("PGGSSENCMODE", "require", false),
+            ("PGGSSENCMODE", "disable", true),
+            ("PGTARGETSESSIONATTRS", "standby", false),
+        ] {
+            let variable = |asked: &str| (asked == name).then(|| value.to_owned());
+            assert_eq!(
+                Ssl::of(Words::default(), variable, None).is_ok(),
+                is_good,
+                "{name}={value}"
+            );
+        }
+        let home = tempfile::tempdir().unwrap();
+        std::fs::write(home.path().join("root.crl"), "").unwrap();
+        assert!(Ssl::of(Words::default(), none, Some(home.path())).is_err());
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! The target's server: started, stopped, connected to, and followed until it has caught up.
 
-use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use pgnet::libpq_variables;
 use pgtypes::Lsn;
 
 use crate::cut::mark;
@@ -89,8 +89,7 @@ impl<H: Helper> Split<'_, H> {
         let mut pg_ctl = Command::new(record.bin_dir.join("pg_ctl"));
         pg_ctl.arg(command).arg("--pgdata").arg(&record.target).arg("--silent");
         // The server would have them for as long as it runs: a password, whom to trust, a port.
-        let is_libpqs = |name: &OsString| name.as_encoded_bytes().starts_with(b"PG");
-        for name in std::env::vars_os().map(|(name, _)| name).filter(is_libpqs) {
+        for name in libpq_variables() {
             pg_ctl.env_remove(name);
         }
         pg_ctl.current_dir("/");

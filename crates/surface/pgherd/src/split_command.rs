@@ -59,6 +59,13 @@ async fn begin(options: &SplitOptions, helper: &Helper, stop: CancellationToken)
             bail!("this split was begun: see `pgherd split status`");
         }
         ensure_same_databases(&options.databases, &known, &name)?;
+        let (source, _) = Login::parse(options.source.as_deref().unwrap_or_default())?;
+        ensure!(
+            source.is_same_way(&known.source),
+            "the split {name:?} reaches its source with {}, and now it was {source}: say the same, or \
+             go on with `pgherd split finish`",
+            known.source
+        );
         if !options.until_ready && !may_close(&known, &options.end)? {
             return Ok(End::NotDone);
         }

@@ -185,6 +185,11 @@ on_majors! {
             ensure!(refused.contains("orders, tenant_eu_1"), "{others}: {refused}");
             stage.databases = asked;
         }
+        // Nor in another way than before.
+        let asked = std::mem::replace(&mut stage.user, "somebody".into());
+        let refused = run_failing(&mut stage.split(&["--yes"]))?;
+        ensure!(refused.contains("say the same") && refused.contains("user=postgres"), "{refused}");
+        stage.user = asked;
         open(&stage)?;
         killed_at(&stage, "done:drained", &["--yes"])?;
         ensure!(open(&stage).is_err(), "the source lets somebody in");
@@ -241,14 +246,15 @@ on_majors! {
         let (at, pointer) = LINE_POINTER;
         stage.target_file("orders", "pg_conversion")?.write_all_at(&pointer.to_le_bytes(), at)?;
         stage.target_file("tenant_eu_1", "pg_conversion_oid_index")?.set_len(8192)?;
-        stage.target_file("tenant_eu_2", "pg_conversion")?.write_all_at(&[0xaa; 8192], 0)?;
+        // One that is counted by its index, and whose rows nobody needs.
+        stage.target_file("tenant_eu_2", "pg_collation")?.write_all_at(&[0xaa; 8192], 8192)?;
         let told = run_failing(&mut stage.then("finish", &["--yes"]))?;
         // What only amcheck's look at tables finds, which came with 14.
         let pointer = "database orders, catalog pg_conversion: line pointer";
         ensure!(told.contains(pointer) == (major >= Major::V14), "{told}");
         for part in [
             "database tenant_eu_1: could not read block",
-            "database tenant_eu_2, catalog pg_conversion: invalid page",
+            "database tenant_eu_2, catalog pg_collation: invalid page",
             "--skip-checks",
         ] {
             ensure!(told.contains(part), "no {part:?} in {told}");

@@ -114,6 +114,49 @@ fn every_sslmode_means_what_libpq_means() -> Result<()> {
     Ok(())
 }
 
+/// As the documentation of PostgreSQL makes them: one that signed itself and has its host as its
+/// common name, and one that only has a common name. libpq takes both, and nobody else's.
+#[test]
+fn certificates_as_postgresqls_documentation_makes_them() -> Result<()> {
+    let itself = Authority::new("localhost")?;
+    let other = Authority::new("localhost")?;
+    let authority = Authority::new("an authority")?;
+    let old = authority.sign("old", "localhost", &[])?;
+    give_to_servers(&old.key)?;
+    for (cert, root) in [(itself.as_server()?, itself.cert()), (old, authority.cert())] {
+        let primary = Cluster::builder(Major::V15)
+            .auth(Auth::Trust)
+            .set("ssl", "on")
+            .set("ssl_cert_file", &cert.cert.display().to_string())
+            .set("ssl_key_file", &cert.key.display().to_string())
+            .start()?;
+        for (host, root, comes_in) in [
+            ("localhost", &root, true),
+            ("127.0.0.1", &root, false),
+            ("localhost", &other.cert(), false),
+        ] {
+            let root = root.display();
+            let mode = format!("sslmode: verify-full, sslrootcert: {root}");
+            let mut relay =
+                Relay::prepare_upstream(binary(), &upstream(primary.port(), host, &mode), "")?;
+            relay.run()?;
+            let mut through = identify(&primary, relay.port(), "user=postgres")?;
+            // PostgreSQL's own client says the same.
+            let mut direct = primary.client("psql", primary.port())?;
+            let conninfo = format!("host={host} sslmode=verify-full sslrootcert={root}");
+            direct.args(["-XAtwc", "select 1", "-d", &conninfo]);
+            if comes_in {
+                run(&mut through)?;
+                run(&mut direct)?;
+            } else {
+                run_failing(&mut through)?;
+                run_failing(&mut direct)?;
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Passes connections to 127.0.0.2 on, until the test's process ends.
 fn forward(to: u16) -> Result<u16> {
     let listener = std::net::TcpListener::bind("127.0.0.2:0")?;

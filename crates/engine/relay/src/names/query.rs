@@ -259,11 +259,11 @@ impl Catalog {
             let connected = login.connect_raw(conn, NoTls).await;
             connected.map_err(|error| self.refused(error))
         };
-        let was_refused = |error: &NamesError| match error {
-            NamesError::Server { source, .. } => source.as_db_error().is_some(),
-            _ => false,
+        let refusal = |error: &NamesError| match error {
+            NamesError::Server { source, .. } => source.code().map(|it| it.code().to_owned()),
+            _ => None,
         };
-        self.endpoint.log_in(self.tls.as_ref(), self.dial_timeout, attempt, was_refused).await
+        self.endpoint.log_in(self.tls.as_ref(), self.dial_timeout, attempt, refusal).await
     }
 
     fn refused(&self, source: tokio_postgres::Error) -> NamesError {
