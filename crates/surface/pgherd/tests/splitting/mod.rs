@@ -4,6 +4,7 @@
 
 pub(crate) mod held;
 pub(crate) mod load;
+pub(crate) mod planned;
 pub(crate) mod whole;
 
 use std::fs::{self, File};
@@ -104,11 +105,16 @@ impl Stage {
 
     /// `pgherd split` as a whole, without `--yes`.
     pub(crate) fn split(&self, more: &[&str]) -> Command {
+        self.split_into(&self.data(), more)
+    }
+
+    /// The same with another `-D`.
+    pub(crate) fn split_into(&self, target: &Path, more: &[&str]) -> Command {
         let mut command = self.pgherd();
         let Self { host, user, more: rest, .. } = self;
         let source = format!("host={host} port={} user={user} {rest}", self.source.port());
         command.args(["--source", &source, "--databases", &self.databases]);
-        command.arg("-D").arg(self.data()).args(["--port", &self.port().to_string()]);
+        command.arg("-D").arg(target).args(["--port", &self.port().to_string()]);
         command.arg("--bin-dir").arg(self.path("bin"));
         for mapping in &self.mappings {
             command.arg("-T").arg(mapping);
