@@ -92,6 +92,8 @@ fn start_at(level: Level, format: Format, with_target: bool) -> Recent {
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(Lines { is_journal })
         .with_target(with_target)
+        // It would tell standard error about it, and panic: that is what is gone.
+        .log_internal_errors(false)
         .with_ansi(!is_journal && std::io::IsTerminal::is_terminal(&std::io::stderr()));
     let lines = match (format, is_journal) {
         (Format::Text, false) => lines.boxed(),

@@ -16,7 +16,7 @@ use tls::Trust;
 
 use crate::cli::{Ask, Question, Reload, Status, Where};
 use crate::relay_client::{self, Relay};
-use crate::{EXIT_CONFIG, ask_report, chain, fail};
+use crate::{EXIT_CONFIG, ask_report, chain, fail, say};
 
 /// Between two looks of `--watch`.
 const WATCH_INTERVAL: Duration = Duration::from_secs(2);
@@ -66,8 +66,9 @@ async fn status(options: &Status) -> Result<ExitCode> {
             ask_report::status(&status, &clients)
         };
         let clear = options.watch && !options.ask.json && std::io::stdout().is_terminal();
-        print!("{}{text}", if clear { CLEAR } else { "" });
-        if !options.watch {
+        let is_read = say::answer(&format!("{}{text}", if clear { CLEAR } else { "" }));
+        let is_read = is_read.context("print the answer")?;
+        if !options.watch || !is_read {
             return Ok(ExitCode::SUCCESS);
         }
         tokio::select! {
@@ -86,11 +87,8 @@ async fn list<T: DeserializeOwned>(
 ) -> Result<ExitCode> {
     let At { relay, .. } = find(&ask.at)?;
     let answer = get(&relay, path).await?;
-    if ask.json {
-        println!("{answer:#}");
-    } else {
-        print!("{}", show(&typed::<Vec<T>>(answer)?));
-    }
+    let text = if ask.json { format!("{answer:#}\n") } else { show(&typed::<Vec<T>>(answer)?) };
+    say::answer(&text).context("print the answer")?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -2,6 +2,9 @@
 //!
 //! It reads the command line and the configuration, wires the engines, and decides nothing.
 
+#[macro_use]
+mod say;
+
 mod ask_command;
 mod ask_report;
 mod cli;

@@ -51,7 +51,7 @@ pub(crate) fn run(options: &RelayOptions) -> ExitCode {
     core_dumps::forbid();
     open_files::suffice_for(settings.limits.max_connections);
     let config = options.config.clone();
-    let served = runtime::run(|stop| async move {
+    let served = runtime::serve(|stop| async move {
         let http = settings.http.clone();
         let (service, relay) = Service::bind(settings).await?;
         let reloader = Arc::new(Reloader { config, overrides, relay: relay.clone() });

@@ -1,12 +1,15 @@
 //! The asynchronous runtime, and the signals that stop the process.
 
+use std::io;
+
 use anyhow::Context as _;
 use sd_notify::NotifyState;
 use tasks::CancellationToken;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{debug, info};
 
-/// Runs `work` until it ends by itself or a SIGTERM or SIGINT has stopped it.
+/// Runs `work` until it ends by itself or a SIGTERM, a SIGINT or a terminal that hangs up
+/// (SIGHUP) has stopped it.
 ///
 /// # Errors
 ///
@@ -15,23 +18,65 @@ pub(crate) fn run<F, T>(work: impl FnOnce(CancellationToken) -> F) -> anyhow::Re
 where
     F: Future<Output = anyhow::Result<T>>,
 {
+    run_until(work, hangups)
+}
+
+/// The same for a service, for which SIGHUP means something else.
+///
+/// # Errors
+///
+/// As [`run`].
+pub(crate) fn serve<F, T>(work: impl FnOnce(CancellationToken) -> F) -> anyhow::Result<T>
+where
+    F: Future<Output = anyhow::Result<T>>,
+{
+    run_until(work, || Ok(None))
+}
+
+fn run_until<F, T>(
+    work: impl FnOnce(CancellationToken) -> F,
+    hangups: impl FnOnce() -> io::Result<Option<Signal>>,
+) -> anyhow::Result<T>
+where
+    F: Future<Output = anyhow::Result<T>>,
+{
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     runtime.context("start the runtime")?.block_on(async {
         let stop = CancellationToken::new();
         let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+        let mut hangups = hangups().context("listen for SIGHUP")?;
+        let hangup = async {
+            match &mut hangups {
+                Some(hangups) => hangups.recv().await,
+                None => std::future::pending().await,
+            }
+        };
         let work = work(stop.clone());
         tokio::pin!(work);
         let name = tokio::select! {
             outcome = &mut work => return outcome,
             _ = terminate.recv() => "SIGTERM",
             _ = interrupt.recv() => "SIGINT",
+            _ = hangup => "SIGHUP",
         };
         info!(signal = name, "stopping");
         tell(NotifyState::Stopping);
         stop.cancel();
         work.await
     })
+}
+
+/// The hangups of the terminal; none where `nohup` has them ignored, which listening would undo.
+fn hangups() -> io::Result<Option<Signal>> {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    if ignores_hangups(&status) { Ok(None) } else { signal(SignalKind::hangup()).map(Some) }
+}
+
+/// `SigIgn` (proc_pid_status(5)): a bit for each signal, and SIGHUP is the first.
+fn ignores_hangups(status: &str) -> bool {
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|it| it & 1 == 1)
 }
 
 /// Tells systemd that the service is up, when it has been asked to (`Type=notify`).
@@ -42,5 +87,17 @@ pub(crate) fn is_up() {
 fn tell(state: NotifyState<'_>) {
     if let Err(error) = sd_notify::notify(&[state]) {
         debug!(%error, "systemd was not told");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn nohup_is_seen() {
+        let status =
+            |mask: &str| format!("SigBlk:\t0000000000000001\nSigIgn:\t{mask}\nSigCgt:\t1\n");
+        assert!(super::ignores_hangups(&status("0000000000001001")));
+        assert!(!super::ignores_hangups(&status("0000000000001000")));
+        assert!(!super::ignores_hangups(""));
     }
 }

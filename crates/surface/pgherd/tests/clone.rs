@@ -1,79 +1,22 @@
 //! `pgherd clone`: a whole standby or nothing.
 
+mod cloning;
 mod partial;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 use testkit::{
-    Cluster, Disk, Install, Link, Major, PATIENCE, Program, Relay, Signal, Standby, Terminal,
-    Traffic, on_majors, run, run_failing, wait_until,
+    Cluster, Disk, Link, PATIENCE, Program, Relay, Signal, Terminal, Traffic, on_majors, run,
+    run_failing, wait_until,
 };
 
-use partial::{FILTER, Folder, Stage, binary, fill, verify};
-
-/// `pgherd clone` as `berlin` into `folder`, with both tablespaces beside the data.
-fn clone(stage: &Stage, folder: &Folder, more: &[&str]) -> Result<Command> {
-    clone_as("berlin", stage, folder, more)
-}
-
-fn clone_as(name: &str, stage: &Stage, folder: &Folder, more: &[&str]) -> Result<Command> {
-    let mut command = clone_with(&programs(stage.primary.major())?, name, stage, folder)?;
-    command.args(more);
-    Ok(command)
-}
-
-fn clone_with(programs: &Path, name: &str, stage: &Stage, folder: &Folder) -> Result<Command> {
-    let mut command = Command::new(binary());
-    command.env_clear().env("PATH", "/usr/bin:/bin").env("HOME", "/nonexistent");
-    command.arg("clone").arg("-c").arg(stage.relay.config()).args(["--as", name]);
-    command.env("PGUSER", "postgres").arg("-D").arg(folder.path().join("data"));
-    for tablespace in ["fast", "archive"] {
-        let from = stage.primary.tablespaces_dir().join(tablespace);
-        let to = folder.path().join(tablespace);
-        command.arg("-T").arg(format!("{}={}", from.display(), to.display()));
-    }
-    command.arg("--bin-dir").arg(programs);
-    if rustix::process::geteuid().is_root() {
-        command.args(["--owner", "postgres"]);
-    }
-    Ok(command)
-}
-
-/// The folder of a major's client programs, or a later one's where there are none.
-fn programs(major: Major) -> Result<std::path::PathBuf> {
-    let program = Install::of(major)?.client_command("pg_basebackup")?;
-    let folder = Path::new(program.get_program()).parent();
-    Ok(folder.context("a program in a folder")?.to_owned())
-}
-
-fn slots(stage: &Stage) -> Result<String> {
-    stage.primary.sql("select coalesce(string_agg(slot_name, ','), '') from pg_replication_slots")
-}
-
-fn nothing_left(stage: &Stage, folder: &Folder) -> Result<()> {
-    let left: Vec<_> = fs::read_dir(folder.path())?.collect();
-    ensure!(left.is_empty(), "{left:?}");
-    ensure!(slots(stage)?.is_empty(), "{}", slots(stage)?);
-    Ok(())
-}
-
-/// Whole: nothing of the work is left, and a standby starts from it as it is.
-fn check(stage: &Stage, folder: &Folder) -> Result<()> {
-    let data = folder.path().join("data");
-    ensure!(!data.join(".pgherd-clone").exists());
-    verify(&stage.primary, &data, &[])?;
-    stage.check_files(&data)?;
-    ensure!(data.join("standby.signal").exists());
-    let standby = Standby::from_backup(stage.primary.major(), &data).start()?;
-    stage.check_standby(&standby)?;
-    let active = "select active from pg_replication_slots where slot_name = 'pgherd_berlin'";
-    assert_eq!(stage.primary.sql(active)?, "t");
-    Ok(())
-}
+use cloning::{
+    check, clone, clone_as, clone_with, half_made, nothing_left, programs, slots, wait_for_half,
+};
+use partial::{FILTER, Folder, Stage, binary, fill};
 
 on_majors! {
     [v12 V12, v13 V13, v15 V15, v17 V17, v18 V18]
@@ -367,33 +310,4 @@ on_majors! {
         ensure!(text.contains("copied 3"), "{text}");
         check(&stage, &folder)
     }
-}
-
-/// A clone through a link that stopped halfway.
-fn half_made(stage: &Stage, folder: &Folder) -> Result<(Link, Program)> {
-    let link = Link::to(stage.relay.port())?;
-    // So that it takes its time.
-    link.split(2048);
-    let relay = format!("127.0.0.1:{}", link.port());
-    let mut program = Program::start(&mut clone(stage, folder, &["--relay", &relay])?)?;
-    wait_for_half(stage, folder, &mut program, || link.bytes_down())?;
-    link.set(Traffic::Stall);
-    Ok((link, program))
-}
-
-/// Waits until it has its slot, and a part of the files.
-fn wait_for_half(
-    stage: &Stage,
-    folder: &Folder,
-    program: &mut Program,
-    bytes: impl Fn() -> u64,
-) -> Result<()> {
-    let journal = folder.path().join("data/.pgherd-clone/journal");
-    wait_until("a backup under way", PATIENCE, || {
-        ensure!(program.is_running()?, "{}", program.text());
-        let text = fs::read_to_string(&journal).unwrap_or_default();
-        // Files may be on their way before pg_basebackup asks for the slot.
-        let has_slot = text.contains("pgherd_berlin") && slots(stage)? == "pgherd_berlin";
-        Ok((has_slot && bytes() > 1 << 20).then_some(()))
-    })
 }
