@@ -90,6 +90,7 @@ async fn make(
         unmapped,
         slot,
         owner,
+        settings: Vec::new(),
     };
     if is_running {
         // It has the decisions, and it may hold their lock.

@@ -23,6 +23,11 @@ fn stage(major: testkit::Major) -> Result<Stage> {
     Stage::of(source, "moves")
 }
 
+/// `pgherd split` with this `-D`.
+fn into(stage: &Stage, target: &Path, more: &[&str]) -> Command {
+    stage.split_into(&target.to_string_lossy(), stage.port(), &stage.databases, more)
+}
+
 /// `-T`, from a tablespace of the source.
 fn mapping(stage: &Stage, name: &str, new: &Path) -> String {
     format!("{}={}", stage.source.tablespaces_dir().join(name).display(), new.display())
@@ -45,7 +50,7 @@ on_majors! {
             let mappings: Vec<_> = news.iter().map(|(old, new)| mapping(&stage, old, new)).collect();
             let mut options = vec!["--plan"];
             options.extend(mappings.iter().flat_map(|it| ["-T", it.as_str()]));
-            stage.split_into(target, &options)
+            into(&stage, target, &options)
         };
         let usual: &[(&str, &Path)] = &[("fast", &at_fast), ("slow", &at_slow)];
         let good = run(&mut plan(&stage.data(), usual))?;
@@ -118,16 +123,16 @@ on_majors! {
         let own_fast = mapping(&stage, "fast", &own.join("a/b/fast"));
         // The folders above that of a tablespace are made, too.
         let good = ["--plan", "-T", &own_fast];
-        let plan = run(&mut as_user(stage.split_into(&own.join("new"), &good))?)?;
+        let plan = run(&mut as_user(into(&stage, &own.join("new"), &good))?)?;
         ensure!(!plan.contains("STOP"), "{plan}");
         let refused = |target: &str, text: &str| {
-            let command = stage.split_into(Path::new(target), &good);
+            let command = into(&stage, Path::new(target), &good);
             finding(&stopped(&mut as_user(command)?)?, "STOP", "target", text)
         };
         refused("/etc/new", "/etc cannot be written by ")?;
         refused("/nope/x", "/nope is not there: make it")?;
         let no_fast = mapping(&stage, "fast", Path::new("/nope/fast"));
-        let command = stage.split_into(&own.join("new"), &["--plan", "-T", &no_fast]);
+        let command = into(&stage, &own.join("new"), &["--plan", "-T", &no_fast]);
         let plan = stopped(&mut as_user(command)?)?;
         finding(&plan, "STOP", "tablespaces", "/ cannot be written by ")?;
 
@@ -138,10 +143,10 @@ on_majors! {
         let other = own.join("other");
         fs::create_dir(&other)?;
         fs::set_permissions(&other, fs::Permissions::from_mode(0o777))?;
-        let command = stage.split_into(&other, &good);
+        let command = into(&stage, &other, &good);
         finding(&stopped(&mut as_user(command)?)?, "STOP", "target", "belongs to somebody else")?;
         // Root makes a folder anywhere and gives it away: but for one above it, and a link.
-        let plan = |target: &Path, fast: &str| stage.split_into(target, &["--plan", "-T", fast]);
+        let plan = |target: &Path, fast: &str| into(&stage, target, &["--plan", "-T", fast]);
         let usual = run(&mut plan(&stage.data(), &fast))?;
         ensure!(!usual.contains("STOP"), "{usual}");
         let closed = stage.path("closed");

@@ -116,6 +116,7 @@ mod tests {
     fn record() -> Record {
         let (source, _) = Login::parse("host=h user=u").unwrap();
         Record::new(Begin {
+            id: "i".into(),
             source,
             control: "postgres".into(),
             system_identifier: 7,
