@@ -32,7 +32,7 @@ pub use backup::Progress;
 pub use owner::Owner;
 pub use programs::Programs;
 pub use space::room;
-pub use work::{ensure_free, ensure_place_free, slot_left_behind};
+pub use work::{discard, ensure_free, ensure_place_free, slot_left_behind};
 
 /// Where something listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,6 +82,8 @@ pub struct Options {
     pub slot: Option<String>,
     /// Whose the files will be; this process's own when it is not given.
     pub owner: Option<Owner>,
+    /// What else `postgresql.auto.conf` of the clone says.
+    pub settings: Vec<(String, String)>,
 }
 
 /// Why there is no clone.

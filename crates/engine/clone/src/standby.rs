@@ -16,7 +16,7 @@ pub(crate) fn configure(options: &Options, data: &Path) -> Result<(), Error> {
     let before = fs::read_to_string(&path).map_err(io("read", &path))?;
     let is_own = |line: &&str| {
         let name = line.trim_start().split([' ', '=']).next().unwrap_or_default();
-        OWN.contains(&name)
+        OWN.contains(&name) || options.settings.iter().any(|(own, _)| own == name)
     };
     let mut text = String::new();
     for line in before.lines().filter(|line| !is_own(line)) {
@@ -26,6 +26,9 @@ pub(crate) fn configure(options: &Options, data: &Path) -> Result<(), Error> {
     text.push_str(&format!("primary_conninfo = {}\n", quoted(&conninfo(options))));
     if let Some(slot) = &options.slot {
         text.push_str(&format!("primary_slot_name = {}\n", quoted(slot)));
+    }
+    for (name, value) in &options.settings {
+        text.push_str(&format!("{name} = {}\n", quoted(value)));
     }
     let owner = options.owner.as_ref().map(|owner| (owner.uid, owner.gid));
     state::replace(&path, text.as_bytes(), owner)?;

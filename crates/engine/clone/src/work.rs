@@ -207,14 +207,7 @@ impl Work {
 
     /// Removes what was made, but for the folder of the work and its journal.
     async fn clear(&mut self, options: &Options) -> Result<(), Error> {
-        for path in &self.made.folders {
-            remove(path)?;
-        }
-        for path in &self.made.emptied {
-            empty(path, None)?;
-        }
-        empty(&self.target, Some(FOLDER))?;
-        remove(&self.data())?;
+        self.made.remove(&self.target)?;
         if let Some(slot) = self.made.slot.clone() {
             self.drop_slot(options, &slot).await?;
             self.made.slot = None;
@@ -264,6 +257,50 @@ impl Work {
         let text = text.map_err(|error| io("write down", &self.target)(error.into()))?;
         Ok(self.journal.save(&text)?)
     }
+}
+
+impl Made {
+    /// Removes all files, but for the folder of the work and its journal.
+    fn remove(&self, target: &Path) -> Result<(), Error> {
+        for path in &self.folders {
+            remove(path)?;
+        }
+        for path in &self.emptied {
+            empty(path, None)?;
+        }
+        empty(target, Some(FOLDER))?;
+        remove(&target.join(FOLDER).join("data"))
+    }
+}
+
+/// Removes what an interrupted clone into `target` with the slot `slot` left behind, but for the
+/// slot itself. What is not such a thing stays.
+///
+/// # Errors
+///
+/// [`Error::Busy`] when the clone is under way; [`Error::Io`].
+pub fn discard(target: &Path, slot: &str) -> Result<(), Error> {
+    let folder = target.join(FOLDER);
+    if !is_left(target) {
+        return Ok(());
+    }
+    let Some(_own) = try_lock(&folder.join("lock"))? else {
+        return Err(Error::Busy { path: target.to_owned() });
+    };
+    end_holders(&folder.join("input"));
+    let text = Document::new(folder.join("journal")).load()?;
+    let Some(made) = text.and_then(|text| serde_json::from_str::<Made>(&text).ok()) else {
+        return Ok(());
+    };
+    if made.slot.as_deref().is_some_and(|made| made != slot) {
+        return Ok(());
+    }
+    made.remove(target)?;
+    remove(&folder)?;
+    if made.target {
+        fs::remove_dir(target).map_err(io("remove", target))?;
+    }
+    Ok(())
 }
 
 /// Takes a lock that ends with the process; `None` when somebody has it.

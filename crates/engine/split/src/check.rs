@@ -55,11 +55,17 @@ impl<H: Helper> Split<'_, H> {
         }
         self.ensure_target().await?;
         self.journal.begin_step(Step::Checked)?;
-        let names: Vec<_> = self.opened_before().into_iter().map(|it| it.name.clone()).collect();
-        let mut damaged = Vec::new();
-        for name in names {
+        let databases: Vec<_> = self.opened_before().into_iter().cloned().collect();
+        let names = databases.into_iter().map(|it| (it.oid, it.name));
+        // What an earlier run found, and this one cannot look for.
+        let mut damaged = match counts {
+            Some(_) => Vec::new(),
+            None => self.journal.record.differ.clone(),
+        };
+        for (oid, name) in names {
             self.helper.progress(&format!("checking {name}"));
-            match self.look_at(&name, counts.as_ref()).await {
+            let rows = self.compare_rows(oid, &name, counts.as_ref()).await;
+            match self.look_at(&name, rows).await {
                 Ok(found) => self.helper.say(&format!("{name}: {found}")),
                 // The others are worth knowing too.
                 Err(Error::Damaged(reason)) => damaged.push(reason),
@@ -72,14 +78,38 @@ impl<H: Helper> Split<'_, H> {
         self.journal.done(Step::Checked)
     }
 
-    async fn look_at(&self, name: &str, counts: Option<&Counts>) -> Result<String, Error> {
-        let target = self.target(name).await?;
-        let analyzed = self.analyze(&target).await.map_err(|error| damage_of(name, error));
-        let checked = self.amcheck(&target, name).await;
+    /// Compares the rows, and writes the outcome down: no later run can do it again.
+    async fn compare_rows(
+        &mut self,
+        oid: u32,
+        name: &str,
+        counts: Option<&Counts>,
+    ) -> Result<Rows, Error> {
         let compared = match counts {
             Some(counts) => counts.compare(self, name).await,
             None => Ok(None),
         };
+        match compared {
+            Ok(Some(tables)) => {
+                self.journal.record.compared.insert(oid);
+                self.journal.save()?;
+                Ok(Rows::Now(tables))
+            }
+            Ok(None) if self.journal.record.compared.contains(&oid) => Ok(Rows::Before),
+            Ok(None) => Ok(Rows::Never),
+            Err(Error::Damaged(reason)) => {
+                self.journal.record.differ.push(reason.clone());
+                self.journal.save()?;
+                Err(Error::Damaged(reason))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn look_at(&self, name: &str, compared: Result<Rows, Error>) -> Result<String, Error> {
+        let target = self.target(name).await?;
+        let analyzed = self.analyze(&target).await.map_err(|error| damage_of(name, error));
+        let checked = self.amcheck(&target, name).await;
         // One kind of damage hides no other.
         let (checked, rows) = match (analyzed, checked, compared) {
             (Ok(()), Ok(checked), Ok(rows)) => (checked, rows),
@@ -89,8 +119,9 @@ impl<H: Helper> Split<'_, H> {
             }
         };
         Ok(match rows {
-            Some(tables) => format!("{checked}; rows of {tables} tables are as on the source"),
-            None => format!(
+            Rows::Now(tables) => format!("{checked}; rows of {tables} tables are as on the source"),
+            Rows::Before => format!("{checked}; rows were as on the source, an earlier run found"),
+            Rows::Never => format!(
                 "{checked}; rows were not compared, for want of sessions from before the cut"
             ),
         })
@@ -201,6 +232,15 @@ impl<H: Helper> Split<'_, H> {
         let found = if is_known { "are sound" } else { "can be read" };
         Ok(format!("{} catalogs {found}", catalogs.len()))
     }
+}
+
+/// What is known of the rows of a database.
+enum Rows {
+    /// So many tables have been compared.
+    Now(usize),
+    /// An earlier run did it.
+    Before,
+    Never,
 }
 
 /// amcheck, as a database has it, or as we make it for one transaction.

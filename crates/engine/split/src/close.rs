@@ -1,5 +1,6 @@
 //! Closing databases on the source, and opening them again.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -30,7 +31,12 @@ const STARTING: &str = "select distinct pid from pg_locks where pid <> all($2) a
 /// Autovacuum comes to closed databases too, and writes nothing that anybody could miss.
 const CONNECTED: &str = "select count(*) from pg_stat_activity where datid = any($1) \
      and pid <> all($2) and backend_type <> 'autovacuum worker'";
-const OPEN: &str = "select count(*) from pg_database where oid = any($1) and datallowconn";
+/// What lets somebody in, and whose row it was not we who wrote it last: with the OIDs and `xmin`.
+const OPEN: &str = "select count(*) filter (where d.datallowconn or d.xmin::text::bigint <> k.xmin) \
+     from unnest($1::oid[], $2::bigint[]) k(oid, xmin) join pg_database d using (oid)";
+/// Nobody else changes these rows until the end of the transaction.
+const LOCK_ROWS: &str = "select oid, datname::text, datallowconn from pg_database where oid = any($1) order by oid for update";
+const ROWS: &str = "select oid, xmin::text::bigint from pg_database where oid = any($1)";
 const TERMINATE: &str = "select count(pg_terminate_backend(pid)) from pg_stat_activity \
      where datid = any($1) and pid <> all($2) and backend_type <> 'autovacuum worker'";
 const TERMINATE_ONE: &str = "select count(pg_terminate_backend(pid)) from pg_stat_activity \
@@ -114,7 +120,7 @@ pub(crate) async fn end_former(target: &Session) -> Result<(), Error> {
 
 /// What there is of databases that have to be closed.
 pub(crate) struct Closed {
-    /// Databases that take connections.
+    /// Databases that take connections, or that somebody changed since.
     open: i64,
     /// Sessions in them.
     connected: i64,
@@ -122,8 +128,14 @@ pub(crate) struct Closed {
 
 impl Closed {
     /// Looks at them; sessions of `own` do not count.
-    pub(crate) async fn look(session: &Session, oids: &[u32], own: &[i32]) -> Result<Self, Error> {
-        let open = session.one("look at the databases", OPEN, &[&oids]).await?;
+    pub(crate) async fn look(
+        session: &Session,
+        rows: &BTreeMap<u32, i64>,
+        own: &[i32],
+    ) -> Result<Self, Error> {
+        let oids: Vec<u32> = rows.keys().copied().collect();
+        let xmins: Vec<i64> = rows.values().copied().collect();
+        let open = session.one("look at the databases", OPEN, &[&oids, &xmins]).await?;
         let connected = session.one("look for sessions", CONNECTED, &[&oids, &own]).await?;
         Ok(Self { open, connected })
     }
@@ -135,6 +147,44 @@ impl Closed {
 }
 
 impl<H: Helper> Split<'_, H> {
+    /// Closes the databases on the source, all at once. What the rows are then is written down
+    /// before that counts: only rows that are still so are ours to open again.
+    pub(crate) async fn close_source(&mut self, source: &Session) -> Result<(), Error> {
+        source.run("begin", "begin").await?;
+        let closed = self.close_rows(source).await;
+        if closed.is_err() {
+            source.run("end the transaction", "rollback").await.ok();
+        }
+        closed
+    }
+
+    async fn close_rows(&mut self, source: &Session) -> Result<(), Error> {
+        let oids = self.journal.record.oids();
+        let mut sql = String::new();
+        for row in source.rows("look at the databases", LOCK_ROWS, &[&oids]).await? {
+            let (oid, name): (u32, String) = (source.value(&row, 0)?, source.value(&row, 1)?);
+            let was_open = self.opened_before().iter().any(|it| it.oid == oid);
+            if was_open && !source.value::<bool>(&row, 2)? {
+                return Err(Error::unfit(format!(
+                    "database {name} was closed on the source since the split began, by another split or \
+                     by hand: ALTER DATABASE ... ALLOW_CONNECTIONS true if it shall move, or undo this split"
+                )));
+            }
+            if was_open {
+                let name = sql::name(&name);
+                sql.push_str(&format!("alter database {name} with allow_connections false;"));
+            }
+        }
+        source.run("close the databases", &sql).await?;
+        let mut closed = BTreeMap::new();
+        for row in source.rows("look at the databases", ROWS, &[&oids]).await? {
+            closed.insert(source.value(&row, 0)?, source.value(&row, 1)?);
+        }
+        self.journal.record.closed = closed;
+        self.journal.save()?;
+        source.run("close the databases", "commit").await
+    }
+
     /// What was open before.
     pub(crate) fn opened_before(&self) -> Vec<&Database> {
         self.journal.record.databases.iter().filter(|it| it.open).collect()
@@ -162,12 +212,38 @@ impl<H: Helper> Split<'_, H> {
         }
         self.journal.record.closer = Some(source.backend().await?);
         self.journal.save()?;
-        let databases = self.opened_before();
-        let opened = tokio::time::timeout(END_TIMEOUT, allow(&source, &databases, true));
+        let opened = tokio::time::timeout(END_TIMEOUT, self.open_rows(&source));
         opened.await.map_err(|_elapsed| Error::Late {
             what: "the source to open the databases".into(),
             secs: END_TIMEOUT.as_secs(),
         })?
+    }
+
+    /// Opens those that we closed, and nobody has touched since.
+    async fn open_rows(&self, source: &Session) -> Result<(), Error> {
+        let mut ours = Vec::new();
+        let oids = self.journal.record.oids();
+        for row in source.rows("look at the databases", ROWS, &[&oids]).await? {
+            let (oid, xmin): (u32, i64) = (source.value(&row, 0)?, source.value(&row, 1)?);
+            if self.journal.record.closed.get(&oid) == Some(&xmin) {
+                ours.push(oid);
+            }
+        }
+        let opened = self.opened_before();
+        let (mine, others): (Vec<_>, Vec<_>) =
+            opened.into_iter().partition(|it| ours.contains(&it.oid));
+        allow(source, &mine, true).await?;
+        let closed = "select exists (select from pg_database where oid = $1 and not datallowconn)";
+        for database in others {
+            if source.one("look at a database", closed, &[&database.oid]).await? {
+                let name = &database.name;
+                self.helper.say(&format!(
+                    "database {name} is closed on the source, and somebody changed it since we closed it: it \
+                     stays so. Unless another split moved it, open it with ALTER DATABASE ... ALLOW_CONNECTIONS true"
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// Opens the databases on the source again, whatever stopped the cut.
@@ -196,18 +272,17 @@ impl<H: Helper> Split<'_, H> {
     pub(crate) async fn ensure_source_closed(&self, own: &[i32]) -> Result<(), Error> {
         let source = self.source().await?;
         self.check_names(&source).await?;
-        let oids = self.journal.record.oids();
         let since = Instant::now();
         loop {
-            let closed = Closed::look(&source, &oids, own).await?;
+            let closed = Closed::look(&source, &self.journal.record.closed, own).await?;
             if closed.is_true() {
                 return Ok(());
             }
             // The sessions of a run that was killed take a moment to go.
             if closed.open > 0 || since.elapsed() > LEAVE_TIMEOUT {
                 return Err(Error::unfit(
-                    "a moved database was opened on the source after the cut, so that the target may \
-                     lack what was written there since: `pgherd split undo` goes back to the source",
+                    "a moved database was opened on the source after the cut, or changed there, so that the \
+                     target may lack what was written since: `pgherd split undo` goes back to the source",
                 ));
             }
             self.pause(INTERVAL).await?;

@@ -9,6 +9,7 @@ use std::path::Path;
 use pgtypes::Major;
 
 use crate::error::io;
+use crate::owned::MARK;
 use crate::server::Session;
 use crate::split::Split;
 use crate::{Error, Helper, Owner, sql};
@@ -105,6 +106,7 @@ impl<H: Helper> Split<'_, H> {
             ("primary_conninfo", upstream.as_str()),
             ("primary_slot_name", &record.slot),
             ("port", &own_port),
+            (MARK, &record.id),
         ]);
         settings.extend(FIXED);
         if self.major()? < Major::V15 {

@@ -132,7 +132,13 @@ impl Counts {
                 compared += 1;
                 let (left, right) = (before.get(&table.oid), after.get(&table.oid));
                 if left != right {
-                    differ.push(format!("{}.{}: {left:?} and {right:?}", table.schema, table.name));
+                    let rows =
+                        |count: Option<&i64>| count.map_or("none".into(), ToString::to_string);
+                    let (left, right) = (rows(left), rows(right));
+                    let Table { schema, name, .. } = table;
+                    differ.push(format!(
+                        "{schema}.{name}: {left} on the source, {right} on the new server"
+                    ));
                 }
             }
         }

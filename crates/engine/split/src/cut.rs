@@ -101,7 +101,7 @@ impl<H: Helper> Split<'_, H> {
     ) -> Result<(), Error> {
         let since = Instant::now();
         let oids = self.journal.record.oids();
-        allow(source, &self.opened_before(), false).await?;
+        self.close_source(source).await?;
         let left = self.cut_timeout.saturating_sub(since.elapsed());
         end_sessions(self, source, &oids, &counts.own, left).await?;
         self.journal.done(Step::SourceClosed)?;
@@ -121,7 +121,7 @@ impl<H: Helper> Split<'_, H> {
         self.journal.done(Step::Drained)?;
         counts.hold().await;
         // What was written behind the cut would be lost: the last look before there is no way back.
-        if Closed::look(source, &oids, &counts.own).await?.is_true() {
+        if Closed::look(source, &self.journal.record.closed, &counts.own).await?.is_true() {
             return Ok(());
         }
         Err(Error::unfit("somebody opened a moved database on the source during the cut"))

@@ -26,31 +26,86 @@ impl<H: Helper> Split<'_, H> {
         if self.is_done(Step::SourceDropped) {
             return Ok(());
         }
-        self.journal.begin_step(Step::SourceDropped)?;
         let source = self.source().await?;
+        self.ensure_target_has_them().await.map_err(Self::kept_on_source)?;
+        self.ensure_compared()?;
+        for database in &self.journal.record.databases {
+            self.ensure_as_left(&source, database).await?;
+        }
+        self.journal.begin_step(Step::SourceDropped)?;
+        let mut dropped = Vec::new();
         for database in self.journal.record.databases.clone() {
-            self.drop_one(&source, &database).await?;
+            match self.drop_one(&source, &database).await? {
+                Some(name) => dropped.push(name),
+                None => {
+                    let name = &database.name;
+                    self.helper.say(&format!("{name} was dropped on the source before"));
+                }
+            }
         }
         self.journal.done(Step::SourceDropped)?;
-        self.helper.say(&format!("dropped on the source: {}", self.journal.record.names()));
+        if !dropped.is_empty() {
+            self.helper.say(&format!("dropped on the source: {}", dropped.join(", ")));
+        }
         Ok(())
     }
 
-    async fn drop_one(&self, source: &Session, database: &Database) -> Result<(), Error> {
-        let known = "select datname::text, datallowconn, datistemplate, datconnlimit from pg_database where oid = $1";
+    /// Whoever drops the only other copy has seen that rows are the same, or says that it is so.
+    fn ensure_compared(&self) -> Result<(), Error> {
+        let record = &self.journal.record;
+        let missing: Vec<_> = self.opened_before().into_iter().collect();
+        let missing: Vec<_> =
+            missing.iter().filter(|it| !record.compared.contains(&it.oid)).collect();
+        if !self.checks || missing.is_empty() {
+            return Ok(());
+        }
+        let names: Vec<_> = missing.iter().map(|it| it.name.as_str()).collect();
+        Err(Self::kept_on_source(Error::unfit(format!(
+            "the rows of {} were not compared with the source's; with --skip-checks they are dropped all \
+             the same",
+            names.join(", ")
+        ))))
+    }
+
+    /// Since the cut nobody was in: the row in the catalog is the one that we wrote.
+    async fn ensure_as_left(&self, source: &Session, database: &Database) -> Result<(), Error> {
+        let known = "select datname::text, datallowconn, datconnlimit, xmin::text::bigint \
+                     from pg_database where oid = $1";
         let rows = source.rows("look for a database", known, &[&database.oid]).await?;
         let Some(row) = rows.first() else { return Ok(()) };
+        let (name, is_open): (String, bool) = (source.value(row, 0)?, source.value(row, 1)?);
+        // Open for superusers only, and read-only: a run that was killed in `drop_one`.
+        let is_ours = self.is_begun(Step::SourceDropped) && source.value::<i32>(row, 2)? == 0;
+        if is_ours {
+            return Ok(());
+        }
+        if is_open {
+            return Err(Self::kept_on_source(Error::unfit(format!(
+                "database {name} was opened there"
+            ))));
+        }
+        if self.journal.record.closed.get(&database.oid) != Some(&source.value(row, 3)?) {
+            return Err(Self::kept_on_source(Error::unfit(format!(
+                "database {name} was changed there after the cut: it may have been opened, and written"
+            ))));
+        }
+        Ok(())
+    }
+
+    /// Gives the name that it had, or nothing when it is gone.
+    async fn drop_one(
+        &self,
+        source: &Session,
+        database: &Database,
+    ) -> Result<Option<String>, Error> {
+        self.ensure_as_left(source, database).await?;
+        let known = "select datname::text, datistemplate from pg_database where oid = $1";
+        let rows = source.rows("look for a database", known, &[&database.oid]).await?;
+        let Some(row) = rows.first() else { return Ok(None) };
         let name: String = source.value(row, 0)?;
         let quoted = sql::name(&name);
-        // Open for superusers only: a run that was killed below.
-        let is_ours = source.value::<i32>(row, 3)? == 0;
-        if source.value(row, 1)? && !is_ours {
-            return Err(Error::unfit(format!(
-                "database {name} was opened on the source: it is not dropped"
-            )));
-        }
         source.rows("forget subscriptions", FORGET_SUBSCRIPTIONS, &[&database.oid]).await?;
-        if source.value(row, 2)? {
+        if source.value(row, 1)? {
             source
                 .run("drop a database", &format!("alter database {quoted} with is_template false"))
                 .await?;
@@ -62,7 +117,8 @@ impl<H: Helper> Split<'_, H> {
             self.roll_back_on_source(source, database.oid, &name, &prepared).await?;
         }
         // Its logical slots go along, since nobody can use them any more.
-        source.run("drop a database", &format!("drop database {quoted}")).await
+        source.run("drop a database", &format!("drop database {quoted}")).await?;
+        Ok(Some(name))
     }
 
     /// The target has its own copies of these. Nobody but a superuser gets in meanwhile, and for

@@ -3,7 +3,7 @@
 //! One [`state::Document`], replaced at each change. What undoing needs is written before it is
 //! done. Nothing here is a guess: what can be looked up on a server or in a folder is looked up.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -11,13 +11,14 @@ use std::path::{Path, PathBuf};
 
 use pgtypes::Lsn;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use state::{Document, Lock};
 
 use crate::error::io;
 use crate::{Error, Login, Owner};
 
 /// The form of the file that this version reads and writes.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 /// The folder of all splits, in the state folder.
 const FOLDER: &str = "split";
 const FILE: &str = "journal";
@@ -102,6 +103,8 @@ pub struct Database {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     pub(crate) format: u32,
+    /// What no other split has: it tells a target that is ours from one that is not.
+    pub(crate) id: String,
     /// The source.
     pub source: Login,
     /// The database of the source that our sessions are in; not one that is moved.
@@ -131,6 +134,13 @@ pub struct Record {
     pub(crate) closed_at_millis: Option<u64>,
     /// The session that last closed or opened them on the source: its backend, and when that began.
     pub(crate) closer: Option<(i32, i64)>,
+    /// The rows of `pg_database` as we left them when we closed them: OID and `xmin`. With another
+    /// `xmin` it is not we who wrote the row last.
+    pub(crate) closed: BTreeMap<u32, i64>,
+    /// Databases whose rows were found to be those of the source.
+    pub(crate) compared: BTreeSet<u32>,
+    /// What the comparison of rows found; only the run that made the cut can compare.
+    pub(crate) differ: Vec<String>,
     /// Where the WAL ends that the target needed.
     pub(crate) cut: Option<String>,
     /// What is left out, as the target's catalog had it before it was opened.
@@ -147,6 +157,7 @@ impl Record {
     pub(crate) fn new(parts: Begin) -> Self {
         Self {
             format: FORMAT,
+            id: parts.id,
             source: parts.source,
             control: parts.control,
             system_identifier: parts.system_identifier,
@@ -166,6 +177,9 @@ impl Record {
             empty_tablespaces: parts.empty_tablespaces,
             closed_at_millis: None,
             closer: None,
+            closed: BTreeMap::new(),
+            compared: BTreeSet::new(),
+            differ: Vec::new(),
             cut: None,
             left_out: Vec::new(),
             stubs: Vec::new(),
@@ -211,6 +225,7 @@ impl Record {
 
 /// What is known when a split begins.
 pub(crate) struct Begin {
+    pub(crate) id: String,
     pub(crate) source: Login,
     pub(crate) control: String,
     pub(crate) system_identifier: i64,
@@ -300,6 +315,7 @@ impl Journal {
         }
         self.record.closed_at_millis = None;
         self.record.closer = None;
+        self.record.closed.clear();
         self.record.cut = None;
         self.save()
     }
@@ -315,11 +331,15 @@ impl Journal {
 fn read(document: &Document) -> Result<Option<Record>, Error> {
     let Some(text) = document.load()? else { return Ok(None) };
     let format = |reason: String| Error::Format { path: document.path().to_owned(), reason };
-    let record: Record = serde_json::from_str(&text).map_err(|error| format(error.to_string()))?;
-    if record.format != FORMAT {
-        return Err(format(format!("it has form {}, and this is {FORMAT}", record.format)));
+    let tree: Value = serde_json::from_str(&text).map_err(|error| format(error.to_string()))?;
+    // First of all: the rest has another form then.
+    let found = tree.get("format").and_then(Value::as_u64).unwrap_or_default();
+    if found != u64::from(FORMAT) {
+        return Err(format(format!(
+            "it has form {found}, and this one knows {FORMAT}; end the split with the version that began it"
+        )));
     }
-    Ok(Some(record))
+    serde_json::from_value(tree).map(Some).map_err(|error| format(error.to_string()))
 }
 
 /// Removes a file, or a folder with all that is in it.
@@ -390,6 +410,7 @@ mod tests {
     fn record() -> Record {
         let (source, _) = Login::parse("host=h user=u").unwrap();
         Record::new(Begin {
+            id: "i".into(),
             source,
             control: "postgres".into(),
             system_identifier: 7,

@@ -28,6 +28,7 @@ pub mod journal;
 mod lag;
 mod login;
 mod options;
+mod owned;
 pub mod plan;
 mod processes;
 mod programs;
@@ -79,6 +80,8 @@ pub struct CloneOrder {
     pub slot: String,
     /// Whose the files will be.
     pub owner: Option<Owner>,
+    /// Settings for `postgresql.auto.conf`.
+    pub settings: Vec<(String, String)>,
 }
 
 /// What the caller does for a split.
@@ -101,6 +104,13 @@ pub trait Helper {
         order: CloneOrder,
         stop: CancellationToken,
     ) -> impl Future<Output = Result<(), CloneFailure>>;
+
+    /// Removes what an interrupted clone with this slot left in `target`, and nothing else.
+    ///
+    /// # Errors
+    ///
+    /// The reason, for people.
+    fn discard(&self, target: &Path, slot: &str) -> Result<(), CloneFailure>;
 
     /// Tells of something that was done.
     fn say(&self, line: &str);

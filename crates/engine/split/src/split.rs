@@ -8,6 +8,7 @@ use tasks::CancellationToken;
 
 use crate::error::Side;
 use crate::journal::{Journal, Record, Step};
+use crate::owned::MARK;
 use crate::server::Session;
 use crate::{CloneFailure, CloneOrder, Error, Helper, Plan, relay};
 
@@ -135,9 +136,8 @@ impl<'a, H: Helper> Split<'a, H> {
 
     async fn clone_source(&mut self) -> Result<(), Error> {
         let target = self.journal.record.target.clone();
-        // The last thing that a clone makes, when all else is there.
-        let is_whole = || target.join("PG_VERSION").exists();
-        if !(self.is_begun(Step::Cloned) && is_whole()) {
+        // A kill after the clone, and before this was written down.
+        if !(self.is_begun(Step::Cloned) && self.owns_target()) {
             self.free_slot().await?;
             self.journal.begin_step(Step::Cloned)?;
             let passfile = self.passfile_for_clone()?;
@@ -193,6 +193,7 @@ impl<'a, H: Helper> Split<'a, H> {
             unmapped: record.unmapped.clone(),
             slot: record.slot.clone(),
             owner: record.owner.clone(),
+            settings: vec![(MARK.to_owned(), record.id.clone())],
         })
     }
 

@@ -43,6 +43,7 @@ impl<H: Helper> Split<'_, H> {
     /// Makes sure that the target's server runs and takes connections.
     pub(crate) async fn ensure_target(&self) -> Result<(), Error> {
         let log = self.journal.record.target.join(LOG);
+        self.ensure_owned()?;
         if self.target_pid().is_none() {
             let mut start = self.pg_ctl("start");
             start.arg("--no-wait").arg("--log").arg(&log);
@@ -197,8 +198,13 @@ impl<H: Helper> Split<'_, H> {
             } else if moved.1.elapsed() > STUCK_AFTER {
                 moved.1 = Instant::now();
                 let secs = STUCK_AFTER.as_secs();
-                let last = tail(&log).lines().last().unwrap_or_default().to_owned();
-                self.helper.say(&format!("the target has not moved for {secs} s; its log: {last}"));
+                let paused = "select pg_is_wal_replay_paused()";
+                let why = if target.one("ask for the state", paused, &[]).await? {
+                    "replay is paused there: select pg_wal_replay_resume()".to_owned()
+                } else {
+                    format!("its log: {}", tail(&log).lines().last().unwrap_or_default())
+                };
+                self.helper.say(&format!("the target has not moved for {secs} s; {why}"));
             }
             self.ensure_relay().await?;
             self.check_slot(&source).await?;

@@ -120,6 +120,7 @@ impl Order {
             mapping: self.mapping,
             slot: self.slot,
             owner: self.owner,
+            settings: Vec::new(),
         }
     }
 

@@ -216,6 +216,9 @@ fn hint(split: &Split<'_, Helper>, error: &split::Error) -> &'static str {
          `pgherd split finish --skip-checks` keeps what is there"
     } else if record.is_begun(Step::Undone) {
         "`pgherd split undo` goes on with undoing"
+    } else if record.is_begun(Step::Checked) && !record.is_done(Step::Checked) {
+        "the databases work on the new server, and the check of them did not come to its end: `pgherd split \
+         finish` checks again, `pgherd split undo` gives them back to the source, where they are as they were"
     } else if record.is_done(Step::Opened) {
         "the databases work on the new server; `pgherd split finish` goes on"
     } else if record.is_begun(Step::Promoted) {
@@ -251,9 +254,17 @@ async fn status(which: &Which) -> Result<End> {
         Some(name) => vec![name.clone()],
         None => split::names_in(&state_dir)?,
     };
+    let mut end = End::Good;
     for name in names {
-        let record = split::summary(&state_dir, &name)?;
-        let record = record.with_context(|| format!("there is no split {name:?}"))?;
+        let record = match split::summary(&state_dir, &name) {
+            Ok(record) => record.with_context(|| format!("there is no split {name:?}"))?,
+            // The others are worth knowing.
+            Err(error) => {
+                println!("{name}: {error}");
+                end = End::NotDone;
+                continue;
+            }
+        };
         let last = record.last().map_or("begun", Step::name);
         println!(
             "{name}: {last}; {} to {}, port {}",
@@ -261,13 +272,22 @@ async fn status(which: &Which) -> Result<End> {
             record.target.display(),
             record.port
         );
+        if record.is_begun(Step::SourceClosed)
+            && !record.is_done(Step::Opened)
+            && !record.is_begun(Step::Undone)
+        {
+            println!(
+                "    closed on the source, and not open on the new server yet: a cut is under way, or was \
+                 broken off; `pgherd split finish` goes on, `pgherd split undo` opens them on the source"
+            );
+        }
         match split::lag(&record).await {
             Ok(None) => {}
             Ok(Some(lag)) => println!("    {lag}"),
             Err(error) => println!("    cannot tell how far it is behind: {error}"),
         }
     }
-    Ok(End::Good)
+    Ok(end)
 }
 
 /// The split that is meant.

@@ -59,6 +59,7 @@ impl split::Helper for Helper {
             unmapped: order.unmapped,
             slot: Some(order.slot),
             owner: order.owner.map(|it| clone::Owner { uid: it.uid, gid: it.gid, home: it.home }),
+            settings: order.settings,
         };
         self.clear();
         let mut meter = Meter::new();
@@ -68,6 +69,10 @@ impl split::Helper for Helper {
             clone::Error::Stopped => CloneFailure::Stopped,
             error => failed(error.to_string()),
         })
+    }
+
+    fn discard(&self, target: &Path, slot: &str) -> Result<(), CloneFailure> {
+        clone::discard(target, slot).map_err(|error| CloneFailure::Failed(error.to_string()))
     }
 
     fn say(&self, line: &str) {

@@ -97,7 +97,10 @@ impl Plan {
         // A mapping of something that is not there is an error of `pg_basebackup`'s.
         let mapping = options.mapping.iter().filter(|(old, _)| known.contains(&old)).cloned();
         let empty = facts.tablespaces.iter().filter(|it| it.databases.is_empty());
+        let secret =
+            || scram::nonce().map_err(|_none| Error::unfit("the system has no random numbers"));
         Ok(Record::new(Begin {
+            id: secret()?,
             source: options.source.clone(),
             control: facts.control.clone(),
             system_identifier: facts.system_identifier,
@@ -109,8 +112,7 @@ impl Plan {
             owner: options.owner.clone(),
             mapping: mapping.collect(),
             unmapped,
-            relay_password: scram::nonce()
-                .map_err(|_none| Error::unfit("the system has no random numbers"))?,
+            relay_password: secret()?,
             slot: slot_name(name),
             client: format!("pgherd_split_{name}"),
             empty_tablespaces: empty.map(|it| it.oid).collect(),

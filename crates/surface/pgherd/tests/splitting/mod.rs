@@ -104,11 +104,22 @@ impl Stage {
 
     /// `pgherd split` as a whole, without `--yes`.
     pub(crate) fn split(&self, more: &[&str]) -> Command {
+        self.split_into("new", self.port(), &self.databases, more)
+    }
+
+    /// The same of other databases into another folder.
+    pub(crate) fn split_into(
+        &self,
+        folder: &str,
+        port: u16,
+        databases: &str,
+        more: &[&str],
+    ) -> Command {
         let mut command = self.pgherd();
         let Self { host, user, more: rest, .. } = self;
         let source = format!("host={host} port={} user={user} {rest}", self.source.port());
-        command.args(["--source", &source, "--databases", &self.databases]);
-        command.arg("-D").arg(self.data()).args(["--port", &self.port().to_string()]);
+        command.args(["--source", &source, "--databases", databases]);
+        command.arg("-D").arg(self.path(folder)).args(["--port", &port.to_string()]);
         command.arg("--bin-dir").arg(self.path("bin"));
         for mapping in &self.mappings {
             command.arg("-T").arg(mapping);
@@ -231,13 +242,17 @@ impl Stage {
 
 impl Drop for Stage {
     fn drop(&mut self) {
-        let text = fs::read_to_string(self.data().join("postmaster.pid")).unwrap_or_default();
-        let server = text.lines().next().and_then(|pid| pid.parse::<u32>().ok());
-        for (pid, signal) in [(server, "-QUIT"), (self.relay_pid(), "-KILL")] {
+        for folder in ["new", "other"] {
+            let file = self.path(folder).join("postmaster.pid");
+            let text = fs::read_to_string(file).unwrap_or_default();
+            let pid = text.lines().next().and_then(|pid| pid.parse::<u32>().ok());
             if let Some(pid) = pid.filter(|pid| is_ours(*pid, self.folder.path())) {
-                drop(Command::new("kill").arg(signal).arg(pid.to_string()).status());
+                drop(Command::new("kill").arg("-QUIT").arg(pid.to_string()).status());
             }
         }
+        // Relays of splits that were not ended.
+        let relay = format!("relay --own-session --config {}/", self.folder.path().display());
+        drop(Command::new("pkill").args(["-KILL", "-f", &relay]).status());
         if std::thread::panicking() {
             eprintln!("journal: {}", self.journal());
             for log in ["new/pgherd-split.log", ".local/state/pgherd/split/new/relay.log"] {

@@ -1,0 +1,142 @@
+//! What of the new machine belongs to this split, and what only lies where it was meant to be.
+//!
+//! A folder can be somebody else's by the time that it is looked at: a clone that never came
+//! about, a second split into the same place, a server that was moved away. So the target has a
+//! mark, a setting that means nothing to PostgreSQL, from the clone on; and only what has it is
+//! started, stopped or removed.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Side, io};
+use crate::journal::remove;
+use crate::server::Session;
+use crate::split::Split;
+use crate::target::CONTROL;
+use crate::{CloneFailure, Error, Helper, sql};
+
+/// The setting that has the split's id.
+pub(crate) const MARK: &str = "pgherd.split";
+
+impl<H: Helper> Split<'_, H> {
+    /// Whether a whole data directory is in place, and it is ours.
+    pub(crate) fn owns_target(&self) -> bool {
+        let record = &self.journal.record;
+        let mark = sql::setting(&record.id);
+        let text = fs::read_to_string(record.target.join("postgresql.auto.conf"));
+        let is_mark = |line: &str| {
+            line.split_once('=')
+                .is_some_and(|(name, value)| name.trim() == MARK && value.trim() == mark)
+        };
+        // The last thing that a clone makes, when all else is there.
+        record.target.join("PG_VERSION").exists()
+            && text.is_ok_and(|text| text.lines().any(is_mark))
+    }
+
+    pub(crate) fn ensure_owned(&self) -> Result<(), Error> {
+        if self.owns_target() {
+            return Ok(());
+        }
+        let target = self.journal.record.target.display();
+        Err(Error::unfit(format!(
+            "what is in {target} is not the server that this split made: it was moved away or replaced"
+        )))
+    }
+
+    /// A session on the target, when it is the server that this split made, and promoted.
+    pub(crate) async fn own_target(&self) -> Result<Session, Error> {
+        let target = self.target(CONTROL).await?;
+        let mark = "select coalesce(current_setting($1::text, true), '')";
+        let found: String = target.one("look for the mark", mark, &[&MARK]).await?;
+        if found != self.journal.record.id {
+            return Err(Error::unfit("another server is where the new one was"));
+        }
+        let standby = "select pg_is_in_recovery()";
+        if target.one("ask for the state", standby, &[]).await? {
+            return Err(Error::unfit("the new server is a standby"));
+        }
+        Ok(target)
+    }
+
+    /// The new server has every moved database still, and lets somebody in where it did.
+    pub(crate) async fn ensure_target_has_them(&self) -> Result<(), Error> {
+        let target = self.own_target().await?;
+        let open = "select datallowconn from pg_database where oid = $1";
+        for database in &self.journal.record.databases {
+            let name = &database.name;
+            let found: Vec<bool> =
+                target.column("look for a database", open, &[&database.oid]).await?;
+            let Some(is_open) = found.first() else {
+                return Err(Error::unfit(format!("database {name} is not on the new server")));
+            };
+            if *is_open {
+                let sql = "select datname::text from pg_database where oid = $1";
+                let name: String = target.one("look for a database", sql, &[&database.oid]).await?;
+                self.target(&name).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes a target that never was a server of its own, and tells what was removed.
+    pub(crate) fn remove_target(&self) -> Result<(), Error> {
+        let record = &self.journal.record;
+        let target = &record.target;
+        self.helper.discard(target, &record.slot).map_err(|failure| match failure {
+            CloneFailure::Stopped => Error::Stopped,
+            CloneFailure::Failed(reason) => Error::Clone(reason),
+        })?;
+        if !self.owns_target() {
+            let is_there = fs::read_dir(target).is_ok_and(|mut entries| entries.next().is_some());
+            if is_there {
+                let target = target.display();
+                self.helper.say(&format!("{target} is not what this split made: left alone"));
+            }
+            return Ok(());
+        }
+        for place in self.tablespaces()? {
+            for folder in entries(&place)? {
+                // `TABLESPACE_VERSION_DIRECTORY` (`relpath.h`); nothing else is a server's.
+                if folder.file_name().is_some_and(|it| it.as_encoded_bytes().starts_with(b"PG_")) {
+                    remove(&folder)?;
+                }
+            }
+            // Not when somebody has something there.
+            fs::remove_dir(&place).ok();
+            self.helper.say(&format!("removed what was in {}", place.display()));
+        }
+        for entry in entries(target)? {
+            remove(&entry)?;
+        }
+        // It may have been there before, as a mount point.
+        fs::remove_dir(target).ok();
+        self.helper.say(&format!("removed {}", target.display()));
+        Ok(())
+    }
+
+    /// Where the target's tablespaces are.
+    fn tablespaces(&self) -> Result<Vec<PathBuf>, Error> {
+        let record = &self.journal.record;
+        let places = record.mapping.iter().map(|(_, new)| new).chain(&record.unmapped);
+        let places: Vec<_> = places.collect();
+        let links = entries(&record.target.join("pg_tblspc"))?;
+        let led_to = links.iter().filter_map(|link| fs::read_link(link).ok());
+        Ok(led_to.filter(|place| places.contains(&place)).collect())
+    }
+
+    /// The source's side of an error, when nothing may be done there without the target.
+    pub(crate) fn kept_on_source(error: Error) -> Error {
+        Error::unfit(format!("nothing is dropped on the {}: {error}", Side::Source))
+    }
+}
+
+/// The paths in a folder; none when it is not there.
+fn entries(folder: &Path) -> Result<Vec<PathBuf>, Error> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(io("read", folder)(error)),
+    };
+    entries.map(|entry| Ok(entry.map_err(io("read", folder))?.path())).collect()
+}
