@@ -30,6 +30,10 @@ const SESSION_SETTINGS: &str = "-c statement_timeout=0 -c lock_timeout=30s \
 const NO_LIMITS: &str = "select set_config(name, '0', false) from pg_settings \
      where name in ('idle_session_timeout', 'transaction_timeout') and setting <> '0'";
 
+/// What is neither of the two forms.
+const NO_CONNINFO: &str = "not a connection string: write key=value …, as in \
+     \"host=old user=postgres\", or postgresql://…";
+
 /// How to reach a server, and as whom.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Login {
@@ -69,8 +73,7 @@ impl Login {
     /// [`BadOptions::Source`].
     pub fn parse(text: &str) -> Result<(Self, Option<String>), BadOptions> {
         let bad = |reason: String| BadOptions::Source(reason);
-        let (words, text) =
-            ssl::split(text).ok_or_else(|| bad("this is not a connection string".into()))?;
+        let (words, text) = ssl::split(text).ok_or_else(|| bad(NO_CONNINFO.into()))?;
         let config: tokio_postgres::Config = text.parse().map_err(|error| {
             let cause = std::error::Error::source(&error).map(ToString::to_string);
             bad(cause.unwrap_or_else(|| format!("{error}")))
@@ -192,6 +195,13 @@ enum Failed {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_none_is_told_what_one_is() {
+        let told = Login::parse("blah").unwrap_err().to_string();
+        let forms = "--source: not a connection string: write key=value …, as in \"host=";
+        assert!(told.starts_with(forms) && told.ends_with("or postgresql://…"), "{told}");
+    }
 
     #[test]
     fn what_would_be_passed_over_is_refused() {

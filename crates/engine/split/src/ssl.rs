@@ -106,7 +106,13 @@ impl Ssl {
         let key = key.map(place).transpose()?;
         let own = match (cert, key.or_else(|| usual("postgresql.key"))) {
             (Some(cert), Some(key)) => Some((cert, key)),
-            (Some(_), None) => return Err(bad("sslcert without sslkey".into())),
+            (Some(cert), None) => {
+                let cert = cert.display();
+                let text = "name the file of its key with sslkey, or put it at";
+                return Err(bad(format!(
+                    "sslcert without sslkey, for {cert}: {text} ~/.postgresql/postgresql.key"
+                )));
+            }
             (None, _) => None,
         };
         Ok(Self { mode, root_cert, own })
@@ -330,7 +336,9 @@ mod tests {
         }
         for (cert, is_good) in [("sslcert=/c", false), ("sslkey=/k", true)] {
             let found = Ssl::of(split(cert).unwrap().0, none, None);
-            assert_eq!(found.is_ok_and(|it| it.own.is_none()), is_good, "{cert}");
+            assert_eq!(found.clone().is_ok_and(|it| it.own.is_none()), is_good, "{cert}");
+            let told = found.err().map_or_else(String::new, |error| error.to_string());
+            assert_eq!(told.contains("/c: name the file of its key"), !is_good, "{told}");
         }
     }
 

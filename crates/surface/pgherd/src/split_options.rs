@@ -31,7 +31,7 @@ pub(crate) struct SplitOptions {
     #[arg(short = 'D', long = "pgdata", value_name = "DIR", required = true)]
     pub(crate) target: Option<PathBuf>,
     /// The new server listens on this port
-    #[arg(long, value_name = "PORT", required = true)]
+    #[arg(long, value_name = "PORT", required = true, value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) port: Option<u16>,
     /// Take the programs of PostgreSQL, of the source's major, from this folder
     #[arg(long, value_name = "DIR")]

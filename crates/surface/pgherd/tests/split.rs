@@ -13,6 +13,7 @@ use testkit::{
     on_majors, run,
 };
 
+use splitting::planned::{finding, refused};
 use splitting::{Stage, as_server};
 
 on_majors! {
@@ -191,23 +192,6 @@ on_majors! {
         ensure!(!stage.data().exists() && stage.journal().is_empty(), "a plan does nothing");
         Ok(())
     }
-}
-
-/// The plan of a split that would fail; with `--yes` it is not begun either.
-fn refused(stage: &Stage) -> Result<String> {
-    let refused = stage.split(&["--yes"]).output()?;
-    ensure!(refused.status.code() == Some(1), "{}", refused.status);
-    Ok(String::from_utf8(refused.stdout)?)
-}
-
-fn finding(plan: &str, weight: &str, about: &str, text: &str) -> Result<()> {
-    let found = plan.lines().any(|line| {
-        let rest = line.strip_prefix(weight).map(str::trim_start);
-        let rest = rest.and_then(|it| it.strip_prefix(about));
-        rest.is_some_and(|it| it.starts_with(' ') && it.contains(text))
-    });
-    ensure!(found, "no {weight} {about}: {text} in\n{plan}");
-    Ok(())
 }
 
 on_majors! {

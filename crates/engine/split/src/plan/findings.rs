@@ -18,10 +18,11 @@ pub(crate) fn judge(facts: &Facts, options: &Options, findings: &mut Findings) {
 fn databases(facts: &Facts, options: &Options, findings: &mut Findings) {
     for pattern in &options.databases {
         if !facts.databases.iter().any(|it| pattern.matches(it.name.as_bytes())) {
-            findings.stop("databases", format!("no database matches {:?}", pattern.to_string()));
+            // As it was typed.
+            let typed = pattern.to_string().replace(',', r"\,");
+            findings.stop("databases", format!("no database matches \"{typed}\""));
         }
     }
-    let moved_bytes = facts.moved().map(|it| it.bytes).sum();
     for database in facts.moved() {
         let name = &database.name;
         if database.is_built_in() {
@@ -36,12 +37,14 @@ fn databases(facts: &Facts, options: &Options, findings: &mut Findings) {
             findings.warn("databases", text);
         }
     }
-    if facts.moved().next().is_none() {
+    let goes = || facts.moved().filter(|it| !it.is_built_in());
+    if goes().next().is_none() {
         findings.stop("databases", "there is nothing to move");
         return;
     }
-    let names = list(facts.moved().map(|it| it.name.as_str()));
-    findings.ok("goes", format!("{names} ({})", size(moved_bytes)));
+    let bytes = goes().map(|it| it.bytes).sum();
+    let names = list(goes().map(|it| it.name.as_str()));
+    findings.ok("goes", format!("{names} ({})", size(bytes)));
     let stays = || facts.databases.iter().filter(|it| !it.moved && !it.is_built_in());
     let bytes = stays().map(|it| it.bytes).sum();
     let names = list(stays().map(|it| it.name.as_str()));

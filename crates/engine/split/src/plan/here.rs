@@ -1,13 +1,13 @@
-//! What this machine says about a split: programs, folders, room, the port.
+//! What this machine says about a split: programs, room, the port. Folders are in [`places`].
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::ErrorKind;
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use crate::plan::{Facts, Findings, Tablespace, list, size};
+use crate::plan::places::{self, existing};
+use crate::plan::{Facts, Findings, list, size};
 use crate::{Options, Programs};
 
 /// What a clone holds beside its databases: shared catalogs, templates, and WAL, in bytes.
@@ -18,15 +18,7 @@ pub(crate) fn judge(facts: &Facts, options: &Options, findings: &mut Findings) -
     if let Some(programs) = &programs {
         libraries(facts, programs, findings);
     }
-    folder(&options.target, "target", "the data directory", findings);
-    for tablespace in &facts.tablespaces {
-        place(tablespace, options, findings);
-    }
-    for (old, _) in &options.mapping {
-        if !facts.tablespaces.iter().any(|it| it.location.as_ref() == Some(old)) {
-            findings.stop("tablespaces", format!("no tablespace is at {}", old.display()));
-        }
-    }
+    places::judge(facts, options, findings);
     room(facts, options, findings);
     port(facts, options, findings);
     programs
@@ -88,44 +80,6 @@ fn library_exists(folder: &Path, name: &str) -> bool {
     path.is_file() || with(".so") || with(".dylib")
 }
 
-/// Absent or empty, below a folder that is there.
-fn folder(path: &Path, about: &'static str, what: &str, findings: &mut Findings) {
-    let shown = path.display();
-    match fs::read_dir(path) {
-        Ok(mut entries) => {
-            match entries.find(|it| it.as_ref().is_ok_and(|it| it.file_name() != ".pgherd-clone")) {
-                None => findings.ok(about, format!("{shown}: {what}")),
-                Some(_) => findings.stop(about, format!("{shown} is not empty")),
-            }
-        }
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            findings.ok(about, format!("{shown}: {what}"));
-        }
-        Err(error) => findings.stop(about, format!("{shown}: {error}")),
-    }
-}
-
-fn place(tablespace: &Tablespace, options: &Options, findings: &mut Findings) {
-    let Some(location) = &tablespace.location else { return };
-    let place = options.place_of(location);
-    let is_free = |path: &Path| {
-        fs::read_dir(path).map_or_else(
-            |error| error.kind() == ErrorKind::NotFound,
-            |mut entries| entries.next().is_none(),
-        )
-    };
-    if place == *location && !is_free(&place) {
-        let text = format!(
-            "{} is at {place}, which is in use here: --tablespace-mapping {place}=NEW",
-            tablespace.name,
-            place = place.display(),
-        );
-        findings.stop("tablespaces", text);
-    } else {
-        folder(&place, "tablespaces", &format!("tablespace {}", tablespace.name), findings);
-    }
-}
-
 /// Looks at each file system once.
 fn room(facts: &Facts, options: &Options, findings: &mut Findings) {
     let location = |oid: u32| {
@@ -158,11 +112,6 @@ fn room(facts: &Facts, options: &Options, findings: &mut Findings) {
             findings.ok("disk", text);
         }
     }
-}
-
-/// `path`, or the first folder above it that exists.
-fn existing(path: &Path) -> &Path {
-    path.ancestors().find(|it| it.exists()).unwrap_or(Path::new("/"))
 }
 
 fn port(facts: &Facts, options: &Options, findings: &mut Findings) {

@@ -1,9 +1,12 @@
 //! What a split would do, and what speaks against it: a look at both sides that changes nothing.
 //!
-//! [`source`] reads what the source is, [`findings`] and [`here`] judge it.
+//! [`source`] reads what the source is, [`findings`] and [`here`] judge it, [`journals`] what
+//! other splits do.
 
 mod findings;
 mod here;
+mod journals;
+mod places;
 mod source;
 mod surroundings;
 

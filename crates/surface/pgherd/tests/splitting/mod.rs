@@ -4,6 +4,7 @@
 
 pub(crate) mod held;
 pub(crate) mod load;
+pub(crate) mod planned;
 pub(crate) mod whole;
 
 use std::fs::{self, File};
