@@ -5,7 +5,7 @@
 use std::fmt;
 use std::fs;
 use std::io::ErrorKind;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 /// A password; never shown.
@@ -34,6 +34,14 @@ pub enum PassfileError {
     Permissions {
         /// The file.
         path: PathBuf,
+    },
+    /// Nobody but its owner may read it, and that is somebody else.
+    #[error("the password file {} is not of the user with the number {uid}, who has to read it", path.display())]
+    Owner {
+        /// The file.
+        path: PathBuf,
+        /// Who has to read it.
+        uid: u32,
     },
 }
 
@@ -70,6 +78,33 @@ pub fn find(passfile: Option<&Path>, login: Login<'_>) -> Result<Option<Password
     }
 }
 
+/// Whether the libpq of the user `uid` will take passwords from `path`: one that does not like the
+/// file goes on without it, and fails for the lack of a password.
+///
+/// # Errors
+///
+/// [`PassfileError`], as [`find`]; also when the file is somebody else's.
+pub fn check(path: &Path, uid: u32) -> Result<(), PassfileError> {
+    let io = |source| PassfileError::Io { path: path.to_owned(), source };
+    let about = fs::metadata(path).map_err(io)?;
+    if !about.is_file() {
+        return Err(io(std::io::Error::other("it is no file")));
+    }
+    ensure_private(path, &about)?;
+    if about.uid() != uid {
+        return Err(PassfileError::Owner { path: path.to_owned(), uid });
+    }
+    Ok(())
+}
+
+/// As libpq's `passwordFromFile` (fe-connect.c) does.
+fn ensure_private(path: &Path, about: &fs::Metadata) -> Result<(), PassfileError> {
+    if about.permissions().mode() & 0o077 != 0 {
+        return Err(PassfileError::Permissions { path: path.to_owned() });
+    }
+    Ok(())
+}
+
 fn read(
     path: &Path,
     login: Login<'_>,
@@ -81,10 +116,7 @@ fn read(
         Err(error) if error.kind() == ErrorKind::NotFound && !must_exist => return Ok(None),
         Err(error) => return Err(io(error)),
     };
-    let mode = fs::metadata(path).map_err(io)?.permissions().mode();
-    if mode & 0o077 != 0 {
-        return Err(PassfileError::Permissions { path: path.to_owned() });
-    }
+    ensure_private(path, &fs::metadata(path).map_err(io)?)?;
     Ok(text.lines().find_map(|line| matching(line, login)).map(Password))
 }
 
@@ -164,9 +196,15 @@ mod tests {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
         let refused = find(Some(&path), LOGIN).unwrap_err();
         assert!(matches!(refused, PassfileError::Permissions { .. }));
+        let uid = fs::metadata(&path).unwrap().uid();
+        assert!(matches!(check(&path, uid), Err(PassfileError::Permissions { .. })));
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
         assert_eq!(find(Some(&path), LOGIN).unwrap(), Some(Password("word".into())));
         assert!(find(Some(&folder.path().join("none")), LOGIN).is_err());
+        check(&path, uid).unwrap();
+        assert!(matches!(check(&path, uid + 1), Err(PassfileError::Owner { .. })));
+        assert!(check(&folder.path().join("none"), uid).is_err());
+        assert!(check(folder.path(), uid).is_err());
     }
 
     #[test]

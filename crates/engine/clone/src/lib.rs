@@ -25,13 +25,14 @@ mod work;
 use std::io;
 use std::path::PathBuf;
 
+use pgnet::passfile::PassfileError;
 use tasks::CancellationToken;
 
 pub use backup::Progress;
 pub use owner::Owner;
 pub use programs::Programs;
 pub use space::room;
-pub use work::{discard, slot_left_behind};
+pub use work::{discard, ensure_free, ensure_place_free, slot_left_behind};
 
 /// Where something listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -120,6 +121,9 @@ pub enum Error {
     /// PostgreSQL does not run as root, so nothing may belong to it.
     #[error("PostgreSQL does not run as root, and the clone would belong to root")]
     Root,
+    /// The file with the password will not be read.
+    #[error(transparent)]
+    Passfile(#[from] PassfileError),
     /// There is no such user.
     #[error("there is no user {name:?}")]
     NoUser {

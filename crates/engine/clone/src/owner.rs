@@ -48,6 +48,16 @@ impl Owner {
         Ok(is_root.then_some(owner))
     }
 
+    /// Whether this owner, or who runs this, will get passwords from a file.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Passfile`]
+    pub fn check_passfile(owner: Option<&Self>, path: &Path) -> Result<(), Error> {
+        let uid = owner.map_or_else(|| rustix::process::geteuid().as_raw(), |owner| owner.uid);
+        Ok(pgnet::passfile::check(path, uid)?)
+    }
+
     /// `getent` knows the users of directories, too, which `/etc/passwd` does not.
     fn named(name: &str) -> Result<Self, Error> {
         let missing = || Error::NoUser { name: name.to_owned() };

@@ -47,8 +47,39 @@ struct Made {
 /// drops it.
 #[must_use]
 pub fn slot_left_behind(target: &Path) -> Option<String> {
+    left_behind(target)?.slot
+}
+
+/// Whether a clone may go into `target`.
+///
+/// # Errors
+///
+/// [`Error::NotEmpty`], unless what is there was left behind by an earlier clone.
+pub fn ensure_free(target: &Path) -> Result<(), Error> {
+    if is_left(target) { Ok(()) } else { ensure_empty(target) }
+}
+
+/// Whether a tablespace of a clone into `target` may go into `place`.
+///
+/// # Errors
+///
+/// As [`ensure_free`].
+pub fn ensure_place_free(target: &Path, place: &Path) -> Result<(), Error> {
+    let left = left_behind(target).unwrap_or_default();
+    if left.folders.iter().chain(&left.emptied).any(|it| it == place) {
+        return Ok(());
+    }
+    ensure_empty(place)
+}
+
+/// Whether `target` has the work of a clone that was killed.
+fn is_left(target: &Path) -> bool {
+    target.join(FOLDER).is_dir() && !target.join(VERSION).exists()
+}
+
+fn left_behind(target: &Path) -> Option<Made> {
     let text = Document::new(target.join(FOLDER).join("journal")).load().ok()??;
-    serde_json::from_str::<Made>(&text).ok()?.slot
+    serde_json::from_str(&text).ok()
 }
 
 /// A clone that is being made.
@@ -69,11 +100,9 @@ impl Work {
     pub(crate) async fn begin(options: &Options) -> Result<Self, Error> {
         let target = options.target.clone();
         let folder = target.join(FOLDER);
-        let is_left = folder.is_dir() && !target.join(VERSION).exists();
+        let is_left = is_left(&target);
         let is_new = !target.exists();
-        if !is_left {
-            ensure_empty(&target)?;
-        }
+        ensure_free(&target)?;
         make_folder(&target, options)?;
         make_folder(&folder, options)?;
         let Some(own) = try_lock(&folder.join("lock"))? else {
@@ -252,7 +281,7 @@ impl Made {
 /// [`Error::Busy`] when the clone is under way; [`Error::Io`].
 pub fn discard(target: &Path, slot: &str) -> Result<(), Error> {
     let folder = target.join(FOLDER);
-    if !folder.is_dir() || target.join(VERSION).exists() {
+    if !is_left(target) {
         return Ok(());
     }
     let Some(_own) = try_lock(&folder.join("lock"))? else {

@@ -10,7 +10,7 @@ use config::{Client, Filter, Selection};
 use pgtypes::{Major, Oid};
 
 use crate::ledger::{Ledger, LedgerError};
-use crate::names::{Database, Names, NamesError, Size};
+use crate::names::{Database, Names, NamesError, Size, Slot};
 use crate::service::Options;
 use crate::upstream::catalog_once;
 
@@ -54,7 +54,7 @@ pub struct Plan {
     /// All tablespaces but `pg_global`, by name.
     pub tablespaces: Vec<PlannedTablespace>,
     /// The replication slots that there are.
-    pub slots: Vec<String>,
+    pub slots: Vec<Slot>,
 }
 
 /// Why there is no plan.

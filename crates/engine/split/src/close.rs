@@ -37,6 +37,9 @@ const OPEN: &str = "select count(*) filter (where d.datallowconn or d.xmin::text
 /// Nobody else changes these rows until the end of the transaction.
 const LOCK_ROWS: &str = "select oid, datname::text, datallowconn from pg_database where oid = any($1) order by oid for update";
 const ROWS: &str = "select oid, xmin::text::bigint from pg_database where oid = any($1)";
+const LEFT: &str = "select format('process %s of %s in %s', pid, coalesce(usename, backend_type), datname) \
+     from pg_stat_activity where datid = any($1) and pid <> all($2) \
+     and backend_type <> 'autovacuum worker' order by pid limit 5";
 const TERMINATE: &str = "select count(pg_terminate_backend(pid)) from pg_stat_activity \
      where datid = any($1) and pid <> all($2) and backend_type <> 'autovacuum worker'";
 const TERMINATE_ONE: &str = "select count(pg_terminate_backend(pid)) from pg_stat_activity \
@@ -95,8 +98,13 @@ pub(crate) async fn end_sessions<H: Helper>(
             return Ok(());
         }
         if since.elapsed() > limit {
+            let left: Vec<String> =
+                session.column("look for sessions", LEFT, &[&oids, &own]).await?;
             return Err(Error::Late {
-                what: format!("the end of sessions in the moved databases: {connected} are left"),
+                what: format!(
+                    "the end of sessions in the moved databases; what is left: {}",
+                    left.join(", ")
+                ),
                 secs: limit.as_secs(),
             });
         }

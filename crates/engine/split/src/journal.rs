@@ -86,6 +86,23 @@ impl Step {
             Self::Undone => "undone",
         }
     }
+
+    /// What has been reached with it, for people.
+    #[must_use]
+    pub const fn told(self) -> &'static str {
+        match self {
+            Self::Planned | Self::RelayStarted => "begun, not cloned yet",
+            Self::Cloned => "cloned",
+            Self::TargetStarted => "the new server was started",
+            Self::CaughtUp => "the new server has caught up",
+            Self::SourceClosed | Self::Drained => "closed on the source",
+            Self::Promoted => "promoted",
+            Self::Opened | Self::Dropped | Self::Settled | Self::Checked => "moved, not finished",
+            Self::Finished => "finished",
+            Self::SourceDropped => "finished, and dropped on the source",
+            Self::Undone => "undone",
+        }
+    }
 }
 
 /// A database.
@@ -258,7 +275,7 @@ impl Journal {
         let folder = folder_of(state_dir, name);
         let mut builder = fs::DirBuilder::new();
         builder.recursive(true).mode(0o700).create(&folder).map_err(io("make", &folder))?;
-        let lock = Lock::take(folder.join(LOCK))?;
+        let lock = take_lock(&folder)?;
         // What an undone split of this name left: its relay decided for other databases.
         for left in [RELAY_STATE, RELAY_LOG] {
             remove(&folder.join(left))?;
@@ -275,7 +292,7 @@ impl Journal {
         if !folder.is_dir() {
             return Ok(None);
         }
-        let lock = Lock::take(folder.join(LOCK))?;
+        let lock = take_lock(&folder)?;
         let document = Document::new(folder.join(FILE));
         let Some(record) = read(&document)? else { return Ok(None) };
         Ok(Some(Self { folder, record, document, _lock: lock }))
@@ -326,6 +343,13 @@ impl Journal {
         let text = text.map_err(|error| Error::unfit(format!("the journal: {error}")))?;
         Ok(self.document.save(&text)?)
     }
+}
+
+fn take_lock(folder: &Path) -> Result<Lock, Error> {
+    Lock::take(folder.join(LOCK)).map_err(|error| match error {
+        state::Error::Locked { .. } => Error::unfit("another pgherd works on this split"),
+        error => error.into(),
+    })
 }
 
 fn read(document: &Document) -> Result<Option<Record>, Error> {

@@ -106,7 +106,7 @@ impl<H: Helper> Split<'_, H> {
     /// A file with the relay's password for the clone, beside the target: it need not reach our folder.
     pub(crate) fn clone_passfile(&self) -> PathBuf {
         let mut name = self.journal.record.target.clone().into_os_string();
-        name.push(".pgherd-passfile");
+        name.push(format!(".{}.passfile", self.journal.record.client));
         name.into()
     }
 

@@ -92,10 +92,11 @@ impl<'a, H: Helper> Split<'a, H> {
     ///
     /// [`Error`]; before the promotion the source is open then, and this can be called again.
     pub async fn run(&mut self, until_ready: bool) -> Result<Outcome, Error> {
+        if self.is_done(Step::Undone) {
+            return Err(Error::unfit("this split was undone"));
+        }
         if self.is_begun(Step::Undone) {
-            return Err(Error::unfit(
-                "this split was undone, or is being undone: `pgherd split undo` ends that",
-            ));
+            return Err(Error::unfit("this split is being undone"));
         }
         if !self.is_begun(Step::Promoted) {
             self.reopen_after_a_kill().await?;

@@ -1,12 +1,12 @@
 //! What `pgherd clone` shows: the plan, and how far it is.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::io::IsTerminal as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use clone::Progress;
-use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressStyle};
+use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressState, ProgressStyle};
 use relay::Plan;
 
 /// Between two lines of progress, when nobody watches a bar.
@@ -14,12 +14,18 @@ const LINE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The bar on a terminal.
 const BAR: &str = "{bar:30} {percent:>3}%  {binary_bytes} of {binary_total_bytes}  \
-                   {binary_bytes_per_sec}  {eta} left";
+                   {binary_bytes_per_sec}{left}";
+/// Before so much has come, nobody knows how long the rest takes.
+const KNOWN_PERCENT: u64 = 1;
+/// The same of the time.
+const KNOWN_AFTER: Duration = Duration::from_secs(2);
 
 /// Room on a file system.
 pub(crate) struct Room {
     /// Bytes that will be written there.
     pub(crate) needed_bytes: u64,
+    /// Those among them that are for WAL, and no part of what is held.
+    pub(crate) wal_bytes: u64,
     /// Bytes that may be.
     pub(crate) free_bytes: u64,
     /// What lies there.
@@ -64,7 +70,11 @@ pub(crate) fn plan(plan: &Plan, target: &Path, rooms: &[Room]) -> String {
     for room in rooms {
         let (needed, free) = (HumanBytes(room.needed_bytes), HumanBytes(room.free_bytes));
         let verdict = if room.suffices() { "" } else { ": NOT ENOUGH" };
-        writeln!(text, "{}: about {needed} needed, {free} free{verdict}", room.what).ok();
+        let wal = match room.wal_bytes {
+            0 => String::new(),
+            bytes => format!(" ({} of it for WAL)", HumanBytes(bytes)),
+        };
+        writeln!(text, "{}: about {needed} needed{wal}, {free} free{verdict}", room.what).ok();
     }
     text
 }
@@ -73,6 +83,8 @@ pub(crate) fn plan(plan: &Plan, target: &Path, rooms: &[Room]) -> String {
 pub(crate) struct Meter {
     bar: Option<ProgressBar>,
     started: Instant,
+    /// When the first byte came, at the earliest: before it a server may make a checkpoint.
+    moving: Instant,
     told: Instant,
     copied_bytes: u64,
 }
@@ -80,20 +92,24 @@ pub(crate) struct Meter {
 impl Meter {
     pub(crate) fn new() -> Self {
         let now = Instant::now();
-        let style = ProgressStyle::with_template(BAR);
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::new(0);
-            if let Ok(style) = style {
-                bar.set_style(style);
-            }
+            bar.set_style(style());
             bar
         });
-        Self { bar, started: now, told: now, copied_bytes: 0 }
+        Self { bar, started: now, moving: now, told: now, copied_bytes: 0 }
     }
 
     pub(crate) fn show(&mut self, progress: Progress) {
         self.copied_bytes = progress.done_bytes;
+        if progress.done_bytes == 0 {
+            self.moving = Instant::now();
+        }
         if let Some(bar) = &self.bar {
+            if progress.done_bytes == 0 {
+                bar.reset_eta();
+                bar.reset_elapsed();
+            }
             bar.set_length(progress.total_bytes);
             bar.set_position(progress.done_bytes);
             return;
@@ -102,7 +118,7 @@ impl Meter {
             return;
         }
         self.told = Instant::now();
-        eprintln!("{}", line(progress, self.started.elapsed()));
+        eprintln!("{}", line(progress, self.moving.elapsed()));
     }
 
     pub(crate) fn end(&self, is_whole: bool) {
@@ -117,12 +133,30 @@ impl Meter {
     }
 }
 
+fn style() -> ProgressStyle {
+    let style = ProgressStyle::with_template(BAR).unwrap_or_else(|_| ProgressStyle::default_bar());
+    style.with_key("left", |state: &ProgressState, text: &mut dyn fmt::Write| {
+        let total_bytes = state.len().unwrap_or(0);
+        if is_known(Progress { done_bytes: state.pos(), total_bytes }, state.elapsed()) {
+            write!(text, "  {:#} left", HumanDuration(state.eta())).ok();
+        }
+    })
+}
+
+/// Whether the time that is left can be told.
+fn is_known(progress: Progress, moving: Duration) -> bool {
+    let Progress { done_bytes, total_bytes } = progress;
+    moving >= KNOWN_AFTER
+        && done_bytes.saturating_mul(100) >= total_bytes.saturating_mul(KNOWN_PERCENT)
+}
+
 fn line(progress: Progress, elapsed: Duration) -> String {
     let Progress { done_bytes, total_bytes } = progress;
     let millis = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX).max(1);
     let rate = done_bytes.saturating_mul(1000) / millis;
     let percent = done_bytes.saturating_mul(100).checked_div(total_bytes).unwrap_or(100);
     let left = total_bytes.saturating_sub(done_bytes).checked_div(rate).map(Duration::from_secs);
+    let left = left.filter(|_| is_known(progress, elapsed));
     let left = left.map_or(String::new(), |left| format!(", {} left", HumanDuration(left)));
     let (done, total, rate) = (HumanBytes(done_bytes), HumanBytes(total_bytes), HumanBytes(rate));
     format!("{percent} %: {done} of {total}, {rate}/s{left}")
@@ -175,15 +209,32 @@ mod tests {
     /// Drawn, for names that nobody knows are not an error of the template's.
     #[test]
     fn the_bar_tells_bytes_rate_and_time_left() {
-        let terminal = Terminal::default();
-        let target = ProgressDrawTarget::term_like(Box::new(terminal.clone()));
-        let bar = ProgressBar::with_draw_target(Some(100 << 20), target);
-        bar.set_style(ProgressStyle::with_template(BAR).unwrap());
-        bar.set_position(25 << 20);
-        bar.tick();
-        let text = terminal.0.lock().unwrap().clone();
+        let text = drawn(25 << 20, Duration::from_secs(5));
         for part in [" 25%  25.00 MiB of 100.00 MiB", "/s", "s left"] {
             assert!(text.contains(part), "no {part:?} in {text:?}");
+        }
+    }
+
+    fn drawn(done_bytes: u64, elapsed: Duration) -> String {
+        let terminal = Terminal::default();
+        let target = ProgressDrawTarget::term_like(Box::new(terminal.clone()));
+        let bar = ProgressBar::with_draw_target(Some(100 << 20), target).with_elapsed(elapsed);
+        bar.set_style(style());
+        bar.set_position(done_bytes);
+        bar.tick();
+        terminal.0.lock().unwrap().clone()
+    }
+
+    #[test]
+    fn what_nobody_can_know_is_not_told() {
+        let early = Duration::from_millis(1900);
+        let late = Duration::from_secs(60);
+        for (done_bytes, elapsed) in [(0, late), ((1 << 20) - 1, late), (50 << 20, early)] {
+            let text = drawn(done_bytes, elapsed);
+            assert!(text.contains("/s") && !text.contains("left"), "{text:?}");
+            let progress = Progress { done_bytes, total_bytes: 100 << 20 };
+            let text = line(progress, elapsed);
+            assert!(text.contains("/s") && !text.contains("left"), "{text:?}");
         }
     }
 

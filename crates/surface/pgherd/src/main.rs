@@ -9,6 +9,7 @@ mod ask_command;
 mod ask_report;
 mod cli;
 mod clone_command;
+mod clone_order;
 mod clone_report;
 mod core_dumps;
 #[cfg(test)]

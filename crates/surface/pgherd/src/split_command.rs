@@ -215,6 +215,8 @@ fn hint(split: &Split<'_, Helper>, error: &split::Error) -> &'static str {
     if matches!(error, split::Error::Damaged(_)) {
         "`pgherd split undo` gives the databases back to the source, where they are as they were; \
          `pgherd split finish --skip-checks` keeps what is there"
+    } else if record.is_done(Step::Undone) {
+        "nothing is left to do; a new split may have its name"
     } else if record.is_begun(Step::Undone) {
         "`pgherd split undo` goes on with undoing"
     } else if record.is_begun(Step::Checked) && !record.is_done(Step::Checked) {
@@ -245,6 +247,9 @@ async fn undo(options: &UndoOptions, helper: &Helper, stop: CancellationToken) -
     if !options.yes && !ask(question)? {
         return Ok(End::NotDone);
     }
+    if split.record().is_done(Step::Undone) {
+        println!("it was undone before");
+    }
     split.undo().await?;
     Ok(End::Good)
 }
@@ -266,7 +271,7 @@ async fn status(which: &Which) -> Result<End> {
                 continue;
             }
         };
-        let last = record.last().map_or("begun", Step::name);
+        let last = record.last().map_or("begun", Step::told);
         println!(
             "{name}: {last}; {} to {}, port {}",
             record.names(),

@@ -140,7 +140,7 @@ on_majors! {
         let mut stage = Stage::new(major)?;
         stage.ready()?;
         let status = run(&mut stage.then("status", &[]))?;
-        ensure!(status.contains("caught_up") && status.contains("follows, "), "{status}");
+        ensure!(status.contains("has caught up") && status.contains("follows, "), "{status}");
         // Both servers on one machine, and one folder for both.
         stage.source.create_tablespace("late")?;
         let refused = run_failing(&mut stage.then("finish", &["--yes"]))?;

@@ -41,8 +41,17 @@ pub struct Inventory {
     pub major: pgtypes::Major,
     /// Where tablespaces lie outside of the data directory.
     pub locations: std::collections::HashMap<Oid, std::path::PathBuf>,
-    /// The names of the replication slots.
-    pub slots: Vec<String>,
+    /// The replication slots.
+    pub slots: Vec<Slot>,
+}
+
+/// A replication slot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Slot {
+    /// Its name.
+    pub name: String,
+    /// Whether somebody streams with it now.
+    pub is_active: bool,
 }
 
 /// How large a database is, in one tablespace.

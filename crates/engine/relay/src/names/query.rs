@@ -15,7 +15,7 @@ use pgtypes::{Major, Oid, Timeline, UnknownMajor, Xid};
 use tokio_postgres::tls::NoTlsStream;
 use tokio_postgres::{Client, Connection, NoTls};
 
-use super::{Database, Inventory, Names, PassfileError, Size, Tablespace};
+use super::{Database, Inventory, Names, PassfileError, Size, Slot, Tablespace};
 
 /// Longest time for one question, login included; it reads a few small catalogs.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -88,7 +88,7 @@ const TABLESPACES: &str = "select oid, convert_to(spcname::text, getdatabaseenco
 const VERSION: &str = "select current_setting('server_version')";
 const LOCATIONS: &str = "select oid, convert_to(pg_catalog.pg_tablespace_location(oid), \
                          getdatabaseencoding()::name) from pg_catalog.pg_tablespace";
-const SLOTS: &str = "select slot_name::text from pg_catalog.pg_replication_slots";
+const SLOTS: &str = "select slot_name::text, active from pg_catalog.pg_replication_slots";
 const FILES: &str = "select pg_catalog.pg_relation_filenode('pg_catalog.pg_database'), \
                      pg_catalog.pg_relation_filenode('pg_catalog.pg_tablespace')";
 /// Looks into the folders themselves, which only a superuser may: nothing else tells how much
@@ -179,8 +179,10 @@ impl Catalog {
                         locations.insert(Oid(row.try_get(0)?), path);
                     }
                 }
-                let slots = client.query(SLOTS, &[]).await?;
-                let slots = slots.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
+                let mut slots = Vec::new();
+                for row in client.query(SLOTS, &[]).await? {
+                    slots.push(Slot { name: row.try_get(0)?, is_active: row.try_get(1)? });
+                }
                 Ok((version, locations, slots))
             })
             .await?;

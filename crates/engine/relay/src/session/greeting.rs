@@ -68,7 +68,9 @@ impl Door<'_> {
                         Replication::No
                             if startup.application_name() == Some(PROBE_NAME.as_bytes()) =>
                         {
-                            Err(self.to_client.refuse(&refusal::not_replication()).await)
+                            // It was refused nothing.
+                            self.to_client.refuse(&refusal::not_replication()).await;
+                            Err(SessionError::Probed)
                         }
                         Replication::No | Replication::Physical | Replication::Database => {
                             Ok((Greeting::Startup(startup), secured))

@@ -28,7 +28,7 @@ use pgtypes::Major;
 use tasks::CancellationToken;
 use tokio::time::Instant;
 use tracing::field::Empty;
-use tracing::{Instrument as _, Span, error, info, info_span, warn};
+use tracing::{Instrument as _, Span, debug, error, info, info_span, warn};
 
 use crate::clients::{Client, Ticket, Who};
 use crate::counters::Refusal;
@@ -110,6 +110,9 @@ pub(crate) enum SessionError {
     /// The client was told why it is not served.
     #[error("refused: {1}")]
     Refused(Refusal, String),
+    /// Somebody asked whether this is a relay, and was told.
+    #[error("asked whether this is a relay")]
+    Probed,
     /// A stream could not go on.
     #[error(transparent)]
     Stream(#[from] StreamError),
@@ -182,6 +185,7 @@ async fn serve_inside(accepted: Accepted, current: &Current, client: &Arc<Client
         Err(SessionError::Reconfigured) => info!("disconnected: its configuration changed"),
         Err(SessionError::Moved) => info!("disconnected: the upstream moved"),
         Err(SessionError::ClientLeft) => info!("the client closed the connection"),
+        Err(error @ SessionError::Probed) => debug!("{error}"),
         Err(SessionError::Refused(reason, message)) => {
             current.context().counters.refuse(reason);
             warn!("refused: {message}");

@@ -39,8 +39,8 @@ pub(super) fn no_configuration(startup: &Startup) -> Report {
     let name = shown(startup.application_name().unwrap_or_default());
     let message = format!("no configuration of this pgherd relay matches application {name:?}");
     Report::fatal(SqlState::INVALID_AUTHORIZATION, message).with_hint(
-        "Set application_name in primary_conninfo to one that a configuration of the relay \
-         matches, or add a configuration.",
+        "Set application_name in primary_conninfo, or in pg_basebackup -d, to one that a \
+         configuration of the relay matches, or add a configuration.",
     )
 }
 
@@ -130,6 +130,7 @@ pub(super) fn last_words(error: &SessionError) -> Option<Report> {
         SessionError::UpstreamEnded
         | SessionError::Client(_)
         | SessionError::ClientLeft
+        | SessionError::Probed
         | SessionError::Refused(..) => return None,
     })
 }
