@@ -130,7 +130,7 @@ on_majors! {
             finding(&stopped(&mut as_user(command)?)?, "STOP", "target", text)
         };
         refused("/etc/new", "/etc cannot be written by ")?;
-        refused("/nope/x", "/nope is not there: make it")?;
+        refused("/nope/x", "/ cannot be written by ")?;
         let command = into(&stage, &own.join("new"), &[&good[..], &["--state-dir", "/etc/new"]].concat());
         finding(&stopped(&mut as_user(command)?)?, "STOP", "journal", "/etc cannot be written by ")?;
         let no_fast = mapping(&stage, "fast", Path::new("/nope/fast"));
@@ -138,8 +138,18 @@ on_majors! {
         let plan = stopped(&mut as_user(command)?)?;
         finding(&plan, "STOP", "tablespaces", "/ cannot be written by ")?;
 
+        // A file system of theirs, in a folder where they may not write.
+        let moves = || -> Result<()> {
+            let mount = stage.path("other");
+            fs::create_dir(&mount)?;
+            testkit::give_to_servers(&mount)?;
+            let more = ["--yes", "--name", "mount", "-T", &own_fast];
+            let moved = run(&mut as_user(into(&stage, &mount, &more))?)?;
+            ensure!(moved.contains("connect to: "), "{moved}");
+            Ok(())
+        };
         if !is_root {
-            return Ok(());
+            return moves();
         }
         // What belongs to somebody else: a server would not start there.
         let other = own.join("other");
@@ -167,7 +177,8 @@ on_majors! {
         let given = run(&mut plan(&stage.path("link"), &fast))?;
         ensure!(!given.contains("STOP"), "{given}");
         let refused = stopped(&mut plan(&stage.data(), &mapping(&stage, "fast", &stage.path("not/there"))))?;
-        finding(&refused, "STOP", "tablespaces", "not is not there: make it, and let ")
+        finding(&refused, "STOP", "tablespaces", "not is not there: make it, and let ")?;
+        moves()
     }
 }
 
