@@ -3,7 +3,7 @@
 //! Three forms: a [`Document`] that is replaced as a whole, a [`Journal`] that only grows
 //! until it is compacted, and a [`Lock`] that ends with the process that holds it. All
 //! carry a CRC-32C a line, so that a torn or damaged file is found and never believed. Files that
-//! others read, as settings of a server, are written by [`replace`].
+//! others read, as settings of a server, are written by [`replace()`].
 //!
 //! # What it does not do
 //!
