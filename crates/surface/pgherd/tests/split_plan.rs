@@ -117,7 +117,7 @@ on_majors! {
             own_command.env_clear().args(command.get_args());
             own_command.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
             let (uid, gid) = owner_of(&own)?;
-            own_command.uid(uid).gid(gid);
+            own_command.env("HOME", &own).uid(uid).gid(gid);
             Ok::<_, anyhow::Error>(own_command)
         };
         let own_fast = mapping(&stage, "fast", &own.join("a/b/fast"));
