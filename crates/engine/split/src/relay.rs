@@ -103,10 +103,15 @@ impl<H: Helper> Split<'_, H> {
         Ok(state::replace(&path, text.as_bytes(), None)?)
     }
 
-    /// A file with the relay's password for the clone, beside the target: it need not reach our folder.
+    /// A file with the relay's password for the clone. Another user's clone need not reach our
+    /// folder: for that it is beside the target.
     pub(crate) fn clone_passfile(&self) -> PathBuf {
-        let mut name = self.journal.record.target.clone().into_os_string();
-        name.push(format!(".{}.passfile", self.journal.record.client));
+        let record = &self.journal.record;
+        if record.owner.is_none() {
+            return self.journal.folder.join("clone-passfile");
+        }
+        let mut name = record.target.clone().into_os_string();
+        name.push(format!(".{}.passfile", record.client));
         name.into()
     }
 

@@ -72,7 +72,8 @@ async fn begin(options: &SplitOptions, helper: &Helper, stop: CancellationToken)
         eprintln!("continuing the split {name} where it stood");
         return go_on(&state_dir, &name, &options.end, options.until_ready, helper, stop).await;
     }
-    let plan = Plan::make(checked(options, target, port)?).await?;
+    let mut plan = Plan::make(checked(options, target, port)?).await?;
+    plan.look_at_journals(&state_dir)?;
     print!("{}", plan_table(&plan));
     if !plan.is_good() {
         eprintln!("the split would fail: see what STOP says");

@@ -130,14 +130,26 @@ on_majors! {
             finding(&stopped(&mut as_user(command)?)?, "STOP", "target", text)
         };
         refused("/etc/new", "/etc cannot be written by ")?;
-        refused("/nope/x", "/nope is not there: make it")?;
+        refused("/nope/x", "/ cannot be written by ")?;
+        let command = into(&stage, &own.join("new"), &[&good[..], &["--state-dir", "/etc/new"]].concat());
+        finding(&stopped(&mut as_user(command)?)?, "STOP", "journal", "/etc cannot be written by ")?;
         let no_fast = mapping(&stage, "fast", Path::new("/nope/fast"));
         let command = into(&stage, &own.join("new"), &["--plan", "-T", &no_fast]);
         let plan = stopped(&mut as_user(command)?)?;
         finding(&plan, "STOP", "tablespaces", "/ cannot be written by ")?;
 
+        // A file system of theirs, in a folder where they may not write.
+        let moves = || -> Result<()> {
+            let mount = stage.path("other");
+            fs::create_dir(&mount)?;
+            testkit::give_to_servers(&mount)?;
+            let more = ["--yes", "--name", "mount", "-T", &own_fast];
+            let moved = run(&mut as_user(into(&stage, &mount, &more))?)?;
+            ensure!(moved.contains("connect to: "), "{moved}");
+            Ok(())
+        };
         if !is_root {
-            return Ok(());
+            return moves();
         }
         // What belongs to somebody else: a server would not start there.
         let other = own.join("other");
@@ -165,7 +177,8 @@ on_majors! {
         let given = run(&mut plan(&stage.path("link"), &fast))?;
         ensure!(!given.contains("STOP"), "{given}");
         let refused = stopped(&mut plan(&stage.data(), &mapping(&stage, "fast", &stage.path("not/there"))))?;
-        finding(&refused, "STOP", "tablespaces", "not is not there: make it, and let ")
+        finding(&refused, "STOP", "tablespaces", "not is not there: make it, and let ")?;
+        moves()
     }
 }
 
@@ -183,6 +196,25 @@ on_majors! {
         stage.databases = "template1,moves".to_owned();
         let plan = stopped(&mut stage.split(&["--plan"]))?;
         finding(&plan, "OK", "goes", "moves (")?;
+        Ok(())
+    }
+}
+
+on_majors! {
+    [v13 V13, v15 V15, v17 V17, v18 V18]
+    /// A journal of another split tells what it moves, and where to.
+    fn two_splits_do_not_move_the_same(major) {
+        let stage = stage(major)?;
+        let fast = mapping(&stage, "fast", &stage.path("fast"));
+        run(&mut stage.split(&["--yes", "--until-ready", "--name", "first", "-T", &fast]))?;
+        let second = mapping(&stage, "fast", &stage.path("second/fast"));
+        fs::create_dir(stage.path("second"))?;
+        let plan = stopped(&mut into(&stage, &stage.path("second/new"), &["--plan", "-T", &second]))?;
+        finding(&plan, "STOP", "databases", "moves is moved by the split first already: go on with")?;
+        finding(&plan, "STOP", "port", "is that of the split first; choose another")?;
+        ensure!(plan.matches("STOP").count() == 3, "and that the port is in use: {plan}");
+        run(&mut stage.then("undo", &["--yes"]))?;
+        run(&mut into(&stage, &stage.path("second/new"), &["--plan", "-T", &second]))?;
         Ok(())
     }
 }

@@ -200,9 +200,8 @@ impl<'a> Writer<'a> {
         let path = &place.path;
         let Some(owner) = self.owner else {
             let euid = rustix::process::geteuid().as_raw();
-            let beside = || self.is_missing(path).or_else(|| self.cannot_write(path.parent()?));
-            let about_data = || beside().or_else(|| self.is_of_another(path, euid));
-            return place.is_data.then(about_data).flatten().or_else(|| self.cannot_write(path));
+            let of_another = place.is_data.then(|| self.is_of_another(path, euid)).flatten();
+            return of_another.or_else(|| self.cannot_write(path));
         };
         self.is_missing(path).or_else(|| self.cannot_enter(path.parent()?)).or_else(|| {
             // Root gives a folder away, and of a link only the link.
@@ -224,8 +223,8 @@ impl<'a> Writer<'a> {
         })
     }
 
-    /// The file with the password of a clone is beside the data directory. And what root makes
-    /// above the last folder, nobody else may enter.
+    /// What root makes above the last folder, nobody else may enter; and the file with the password
+    /// of its clone is there.
     fn is_missing(&self, path: &Path) -> Option<String> {
         let (above, name) = (path.parent()?, &self.name);
         let shown = above.display();
