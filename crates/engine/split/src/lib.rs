@@ -32,6 +32,7 @@ mod owned;
 pub mod plan;
 mod processes;
 mod programs;
+mod record;
 mod relay;
 mod server;
 mod split;

@@ -109,8 +109,9 @@ mod tests {
 
     use super::*;
     use crate::Login;
-    use crate::journal::{Begin, Journal};
+    use crate::journal::Journal;
     use crate::plan::Weight;
+    use crate::record::Begin;
 
     /// A split of `orders` (OID 5) off the server 7, into `/srv/t` and `/srv/ts`, on port 5433.
     fn record() -> Record {

@@ -12,7 +12,7 @@ mod surroundings;
 
 use std::fmt;
 
-use crate::journal::{Begin, Database, Record};
+use crate::record::{Begin, Database, Record};
 use crate::{Error, Options, Programs};
 
 pub(crate) use source::{Facts, Tablespace};
