@@ -18,7 +18,7 @@ pub(crate) fn run<F, T>(work: impl FnOnce(CancellationToken) -> F) -> anyhow::Re
 where
     F: Future<Output = anyhow::Result<T>>,
 {
-    run_until(work, hangups)
+    run_until(work, Signals::of_command)
 }
 
 /// The same for a service, for which SIGHUP means something else.
@@ -30,12 +30,12 @@ pub(crate) fn serve<F, T>(work: impl FnOnce(CancellationToken) -> F) -> anyhow::
 where
     F: Future<Output = anyhow::Result<T>>,
 {
-    run_until(work, || Ok(None))
+    run_until(work, Signals::of_service)
 }
 
 fn run_until<F, T>(
     work: impl FnOnce(CancellationToken) -> F,
-    hangups: impl FnOnce() -> io::Result<Option<Signal>>,
+    signals: impl FnOnce() -> io::Result<Signals>,
 ) -> anyhow::Result<T>
 where
     F: Future<Output = anyhow::Result<T>>,
@@ -43,22 +43,12 @@ where
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     runtime.context("start the runtime")?.block_on(async {
         let stop = CancellationToken::new();
-        let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
-        let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
-        let mut hangups = hangups().context("listen for SIGHUP")?;
-        let hangup = async {
-            match &mut hangups {
-                Some(hangups) => hangups.recv().await,
-                None => std::future::pending().await,
-            }
-        };
+        let mut signals = signals().context("listen for signals")?;
         let work = work(stop.clone());
         tokio::pin!(work);
         let name = tokio::select! {
             outcome = &mut work => return outcome,
-            _ = terminate.recv() => "SIGTERM",
-            _ = interrupt.recv() => "SIGINT",
-            _ = hangup => "SIGHUP",
+            name = signals.first() => name,
         };
         info!(signal = name, "stopping");
         tell(NotifyState::Stopping);
@@ -67,10 +57,44 @@ where
     })
 }
 
-/// The hangups of the terminal; none where `nohup` has them ignored, which listening would undo.
-fn hangups() -> io::Result<Option<Signal>> {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    if ignores_hangups(&status) { Ok(None) } else { signal(SignalKind::hangup()).map(Some) }
+/// The signals that stop a process.
+pub(crate) struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Option<Signal>,
+}
+
+impl Signals {
+    /// Those of a command: a terminal that hangs up is one, unless `nohup` has it ignored, which
+    /// listening would undo.
+    pub(crate) fn of_command() -> io::Result<Self> {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let mut signals = Self::of_service()?;
+        if !ignores_hangups(&status) {
+            signals.hangup = Some(signal(SignalKind::hangup())?);
+        }
+        Ok(signals)
+    }
+
+    fn of_service() -> io::Result<Self> {
+        let terminate = signal(SignalKind::terminate())?;
+        Ok(Self { terminate, interrupt: signal(SignalKind::interrupt())?, hangup: None })
+    }
+
+    /// Waits for one, and gives its name.
+    pub(crate) async fn first(&mut self) -> &'static str {
+        let hangup = async {
+            match &mut self.hangup {
+                Some(hangup) => hangup.recv().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+            _ = hangup => "SIGHUP",
+        }
+    }
 }
 
 /// `SigIgn` (proc_pid_status(5)): a bit for each signal, and SIGHUP is the first.

@@ -5,13 +5,17 @@ use std::fs::OpenOptions;
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use clone::{Address, Programs};
 use split::{CloneFailure, CloneOrder, Plan};
 use tasks::CancellationToken;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 
 use crate::clone_report::Meter;
+use crate::runtime::Signals;
 
 /// Between two lines of progress, when nobody watches one that changes.
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
@@ -115,7 +119,24 @@ pub(crate) fn ask(question: &str) -> io::Result<bool> {
     }
     eprint!("{question} [y/N] ");
     io::stderr().flush()?;
-    let mut answer = String::new();
-    io::stdin().lock().read_line(&mut answer)?;
+    let (tell, told) = oneshot::channel();
+    // A signal does not end its reading. The process ends without it.
+    thread::spawn(move || {
+        let mut answer = String::new();
+        let read = io::stdin().lock().read_line(&mut answer);
+        // Nobody may want to know any more.
+        tell.send(read.map(|_| answer)).ok();
+    });
+    let answered = async {
+        let mut signals = Signals::of_command()?;
+        tokio::select! {
+            answer = told => answer.map_err(io::Error::other)?,
+            signal = signals.first() => {
+                eprintln!("\nstopped ({signal})");
+                Ok(String::new())
+            }
+        }
+    };
+    let answer = tokio::task::block_in_place(|| Handle::current().block_on(answered))?;
     Ok(["y", "yes"].contains(&answer.trim().to_ascii_lowercase().as_str()))
 }

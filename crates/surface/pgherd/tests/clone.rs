@@ -300,15 +300,14 @@ on_majors! {
         let folder = Folder::new()?;
         let link = Link::to(stage.relay.port())?;
         // So that there is something to see.
-        link.split(1024);
+        link.split(2048);
         let relay = format!("127.0.0.1:{}", link.port());
         let mut terminal = Terminal::start(&clone(&stage, &folder, &["--relay", &relay])?, "")?;
         wait_until("a part of the files", PATIENCE, || {
             Ok((link.bytes_down() > 2 << 20).then_some(()))
         })?;
         link.set(Traffic::Stall);
-        // The time that is left is not told before some has passed.
-        terminal.wait_for("iB/s")?;
+        // The time that is left is not told before some has passed since the beginning.
         std::thread::sleep(Duration::from_millis(2500));
         link.set(Traffic::Pass);
         ensure!(terminal.wait(PATIENCE)?.success(), "{}", terminal.text()?);

@@ -6,9 +6,11 @@ mod partial;
 mod splitting;
 mod web;
 
+use std::fs;
+use std::io::Write as _;
 use std::process::{Command, ExitStatus, Stdio};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use testkit::{Major, PATIENCE, Signal, Traffic, run, wait_until};
 
 use cloning::{check, clone, half_made, half_made_by, nothing_left};
@@ -118,9 +120,42 @@ fn answers_that_nobody_reads() -> Result<()> {
     // An answer that does not fit anywhere is not lost in silence.
     let mut command = Command::new(binary());
     command.args(["relay", "status", "-c", &config]);
-    let full = std::fs::File::options().write(true).open("/dev/full")?;
+    let full = fs::File::options().write(true).open("/dev/full")?;
     let output = command.stdout(full).stderr(Stdio::piped()).spawn()?.wait_with_output()?;
     let text = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.code() == Some(1) && text.contains("No space left"), "{text}");
+    Ok(())
+}
+
+/// At once, and not with the next answer. A terminal that hangs up has no other answer either.
+#[test]
+fn a_question_can_be_left_with_ctrl_c() -> Result<()> {
+    let stage = splitting::Stage::new(Major::V17)?;
+    stage.ready()?;
+    let finish = stage.then("finish", &[]);
+    let shown = stage.path("shown");
+    let words = std::iter::once(finish.get_program()).chain(finish.get_args());
+    let words = words.map(|it| it.to_string_lossy()).collect::<Vec<_>>();
+    // A shell in between would have a status of its own.
+    let line = format!("exec {}", words.join(" "));
+    let mut script = Command::new("script");
+    script.args(["--quiet", "--return", "--flush", "--command", &line]).arg(&shown).env_clear();
+    script.envs(finish.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    script.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut program = script.spawn()?;
+    let mut keyboard = program.stdin.take().context("a keyboard")?;
+    let ended = wait_until("the question", PATIENCE, || {
+        let text = fs::read_to_string(&shown).unwrap_or_default();
+        Ok(text.contains("[y/N]").then_some(()))
+    })
+    .and_then(|()| {
+        keyboard.write_all(b"\x03")?;
+        wait_until("the end", PATIENCE, || Ok(program.try_wait()?))
+    });
+    // Without a keyboard it ends in any case.
+    drop(keyboard);
+    program.wait()?;
+    assert_eq!(ended?.code(), Some(1), "{}", fs::read_to_string(&shown)?);
+    stage.source.sql_in("orders", "insert into t values (1, 'still open')")?;
     Ok(())
 }
