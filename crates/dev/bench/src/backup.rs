@@ -142,7 +142,9 @@ fn clone(bench: &Bench, major: Major, relay: &Relay, out: usize) -> Result<Comma
     Ok(command)
 }
 
+/// Begins with a disk that has nothing left to do of what came before.
 fn time(command: &mut Command) -> Result<Duration> {
+    rustix::fs::sync();
     let started = Instant::now();
     let output = command.output().context("take a base backup")?;
     let elapsed = started.elapsed();
