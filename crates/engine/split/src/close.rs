@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use tokio_postgres::types::ToSql;
+
 use crate::error::Side;
 use crate::journal::{Database, Step};
 use crate::login::APPLICATION_NAME;
@@ -115,11 +117,22 @@ pub(crate) async fn end_sessions<H: Helper>(
 /// Ends what a former run of ours left on the target: a statement that opens databases would
 /// outlive the closing of them.
 pub(crate) async fn end_former(target: &Session) -> Result<(), Error> {
+    let what = "the end of a session of an earlier run on the target";
+    end_backends(target, TERMINATE_OURS, &[&APPLICATION_NAME], what).await
+}
+
+/// Ends backends until none is left of those that `terminate` counts. Not to be stopped: what they
+/// do must not come after what we do next.
+async fn end_backends(
+    session: &Session,
+    terminate: &str,
+    values: &[&(dyn ToSql + Sync)],
+    what: &str,
+) -> Result<(), Error> {
     let since = Instant::now();
-    while target.one::<i64>("end a session", TERMINATE_OURS, &[&APPLICATION_NAME]).await? > 0 {
+    while session.one::<i64>("end a session", terminate, values).await? > 0 {
         if since.elapsed() > END_TIMEOUT {
-            let what = "the end of a session of an earlier run on the target".into();
-            return Err(Error::Late { what, secs: END_TIMEOUT.as_secs() });
+            return Err(Error::Late { what: what.into(), secs: END_TIMEOUT.as_secs() });
         }
         tokio::time::sleep(INTERVAL).await;
     }
@@ -204,19 +217,9 @@ impl<H: Helper> Split<'_, H> {
     /// cut must not be undone by it.
     pub(crate) async fn open_source(&mut self) -> Result<(), Error> {
         let source = self.source().await?;
-        let since = Instant::now();
-        while let Some((pid, began)) = &self.journal.record.closer {
-            let left: i64 = source.one("end a session", TERMINATE_ONE, &[pid, began]).await?;
-            if left == 0 {
-                break;
-            }
-            if since.elapsed() > END_TIMEOUT {
-                return Err(Error::Late {
-                    what: format!("the end of backend {pid}, which closes or opens the databases"),
-                    secs: END_TIMEOUT.as_secs(),
-                });
-            }
-            tokio::time::sleep(INTERVAL).await;
+        if let Some((pid, began)) = &self.journal.record.closer {
+            let what = format!("the end of backend {pid}, which closes or opens the databases");
+            end_backends(&source, TERMINATE_ONE, &[pid, began], &what).await?;
         }
         self.journal.record.closer = Some(source.backend().await?);
         self.journal.save()?;

@@ -27,7 +27,7 @@ impl<H: Helper> Split<'_, H> {
             return Ok(());
         }
         let source = self.source().await?;
-        self.ensure_target_has_them().await.map_err(Self::kept_on_source)?;
+        self.ensure_target_has_them().await.map_err(kept)?;
         self.ensure_compared()?;
         for database in &self.journal.record.databases {
             self.ensure_as_left(&source, database).await?;
@@ -52,15 +52,13 @@ impl<H: Helper> Split<'_, H> {
 
     /// Whoever drops the only other copy has seen that rows are the same, or says that it is so.
     fn ensure_compared(&self) -> Result<(), Error> {
-        let record = &self.journal.record;
-        let missing: Vec<_> = self.opened_before().into_iter().collect();
-        let missing: Vec<_> =
-            missing.iter().filter(|it| !record.compared.contains(&it.oid)).collect();
-        if !self.checks || missing.is_empty() {
+        let compared = &self.journal.record.compared;
+        let missing = self.opened_before().into_iter().filter(|it| !compared.contains(&it.oid));
+        let names: Vec<_> = missing.map(|it| it.name.as_str()).collect();
+        if !self.checks || names.is_empty() {
             return Ok(());
         }
-        let names: Vec<_> = missing.iter().map(|it| it.name.as_str()).collect();
-        Err(Self::kept_on_source(Error::unfit(format!(
+        Err(kept(Error::unfit(format!(
             "the rows of {} were not compared with the source's; with --skip-checks they are dropped all \
              the same",
             names.join(", ")
@@ -80,12 +78,10 @@ impl<H: Helper> Split<'_, H> {
             return Ok(());
         }
         if is_open {
-            return Err(Self::kept_on_source(Error::unfit(format!(
-                "database {name} was opened there"
-            ))));
+            return Err(kept(Error::unfit(format!("database {name} was opened there"))));
         }
         if self.journal.record.closed.get(&database.oid) != Some(&source.value(row, 3)?) {
-            return Err(Self::kept_on_source(Error::unfit(format!(
+            return Err(kept(Error::unfit(format!(
                 "database {name} was changed there after the cut: it may have been opened, and written"
             ))));
         }
@@ -155,4 +151,9 @@ impl<H: Helper> Split<'_, H> {
         rolled_back?;
         end_sessions(self, source, &[oid], &[], END_TIMEOUT).await
     }
+}
+
+/// Why the source keeps what it has.
+fn kept(error: Error) -> Error {
+    Error::unfit(format!("nothing is dropped on the {}: {error}", Side::Source))
 }

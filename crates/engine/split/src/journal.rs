@@ -196,29 +196,11 @@ pub(crate) const fn fail_point(_when: &str, _step: Step) {}
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Login;
-    use crate::record::Begin;
+    use crate::record::example;
 
     fn record() -> Record {
-        let (source, _) = Login::parse("host=h user=u").unwrap();
-        Record::new(Begin {
-            id: "i".into(),
-            source,
-            control: "postgres".into(),
-            system_identifier: 7,
-            major: "15".into(),
-            databases: vec![Database { oid: 5, name: "a\"b'ü ".into(), open: true }],
-            target: "/t".into(),
-            port: 1,
-            bin_dir: "/b".into(),
-            owner: None,
-            mapping: vec![("/a".into(), "/b".into())],
-            unmapped: Vec::new(),
-            relay_password: "p".into(),
-            slot: "s".into(),
-            client: "c".into(),
-            empty_tablespaces: vec![1],
-        })
+        let databases = vec![Database { oid: 5, name: "a\"b'ü ".into(), open: true }];
+        Record { databases, ..example() }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use crate::error::{Side, io};
+use crate::error::io;
 use crate::journal::remove;
 use crate::server::Session;
 use crate::split::Split;
@@ -18,6 +18,8 @@ use crate::{CloneFailure, Error, Helper, sql};
 
 /// The setting that has the split's id.
 pub(crate) const MARK: &str = "pgherd.split";
+/// The last thing that a clone makes, when all else is there.
+pub(crate) const VERSION: &str = "PG_VERSION";
 
 impl<H: Helper> Split<'_, H> {
     /// Whether a whole data directory is in place, and it is ours.
@@ -29,9 +31,7 @@ impl<H: Helper> Split<'_, H> {
             line.split_once('=')
                 .is_some_and(|(name, value)| name.trim() == MARK && value.trim() == mark)
         };
-        // The last thing that a clone makes, when all else is there.
-        record.target.join("PG_VERSION").exists()
-            && text.is_ok_and(|text| text.lines().any(is_mark))
+        record.target.join(VERSION).exists() && text.is_ok_and(|text| text.lines().any(is_mark))
     }
 
     pub(crate) fn ensure_owned(&self) -> Result<(), Error> {
@@ -39,8 +39,10 @@ impl<H: Helper> Split<'_, H> {
             return Ok(());
         }
         let target = self.journal.record.target.display();
+        let mark = sql::setting(&self.journal.record.id);
         Err(Error::unfit(format!(
-            "what is in {target} is not the server that this split made: it was moved away or replaced"
+            "what is in {target} is not the server that this split made, or its line {MARK} = {mark} in \
+             postgresql.auto.conf was removed"
         )))
     }
 
@@ -62,18 +64,15 @@ impl<H: Helper> Split<'_, H> {
     /// The new server has every moved database still, and lets somebody in where it did.
     pub(crate) async fn ensure_target_has_them(&self) -> Result<(), Error> {
         let target = self.own_target().await?;
-        let open = "select datallowconn from pg_database where oid = $1";
+        let known = "select datname::text, datallowconn from pg_database where oid = $1";
         for database in &self.journal.record.databases {
-            let name = &database.name;
-            let found: Vec<bool> =
-                target.column("look for a database", open, &[&database.oid]).await?;
-            let Some(is_open) = found.first() else {
+            let rows = target.rows("look for a database", known, &[&database.oid]).await?;
+            let Some(row) = rows.first() else {
+                let name = &database.name;
                 return Err(Error::unfit(format!("database {name} is not on the new server")));
             };
-            if *is_open {
-                let sql = "select datname::text from pg_database where oid = $1";
-                let name: String = target.one("look for a database", sql, &[&database.oid]).await?;
-                self.target(&name).await?;
+            if target.value(row, 1)? {
+                self.target(&target.value::<String>(row, 0)?).await?;
             }
         }
         Ok(())
@@ -123,11 +122,6 @@ impl<H: Helper> Split<'_, H> {
         let links = entries(&record.target.join("pg_tblspc"))?;
         let led_to = links.iter().filter_map(|link| fs::read_link(link).ok());
         Ok(led_to.filter(|place| places.contains(&place)).collect())
-    }
-
-    /// The source's side of an error, when nothing may be done there without the target.
-    pub(crate) fn kept_on_source(error: Error) -> Error {
-        Error::unfit(format!("nothing is dropped on the {}: {error}", Side::Source))
     }
 }
 

@@ -242,3 +242,27 @@ pub(crate) struct Begin {
     pub(crate) client: String,
     pub(crate) empty_tablespaces: Vec<u32>,
 }
+
+/// For tests: a split of `orders` (OID 5) off the server 7, into `/nonexistent/t` and `/nonexistent/ts`, on port 5433.
+#[cfg(test)]
+pub(crate) fn example() -> Record {
+    let (source, _) = Login::parse("host=h user=u").unwrap();
+    Record::new(Begin {
+        id: "i".into(),
+        source,
+        control: "postgres".into(),
+        system_identifier: 7,
+        major: "15".into(),
+        databases: vec![Database { oid: 5, name: "orders".into(), open: true }],
+        target: "/nonexistent/t".into(),
+        port: 5433,
+        bin_dir: "/b".into(),
+        owner: None,
+        mapping: vec![("/old".into(), "/nonexistent/ts".into())],
+        unmapped: Vec::new(),
+        relay_password: "p".into(),
+        slot: "s".into(),
+        client: "c".into(),
+        empty_tablespaces: Vec::new(),
+    })
+}

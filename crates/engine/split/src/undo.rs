@@ -5,6 +5,7 @@
 
 use crate::close::{END_TIMEOUT, allow, end_former, end_sessions};
 use crate::journal::Step;
+use crate::owned::VERSION;
 use crate::split::Split;
 use crate::target::CONTROL;
 use crate::{Error, Helper};
@@ -31,6 +32,10 @@ impl<H: Helper> Split<'_, H> {
             return Ok(());
         }
         let promoted = self.is_begun(Step::Promoted) || self.is_done(Step::Opened);
+        if promoted && self.journal.record.target.join(VERSION).exists() {
+            // It may be ours without its mark, open, and written to: then the source stays closed.
+            self.ensure_owned()?;
+        }
         self.journal.begin_step(Step::Undone)?;
         // A data directory that somebody removed takes no writes.
         let is_there = self.owns_target();

@@ -5,11 +5,25 @@ mod splitting;
 
 use std::fs;
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, Result, ensure};
 use testkit::{Port, on_majors, run, run_failing};
 
 use splitting::held::held_in_the_cut;
 use splitting::{SPLIT_LIMIT, Stage, as_server, start};
+
+/// Databases that let somebody in.
+const OPEN: &str = "select string_agg(datname, ',' order by datname) from pg_database \
+                    where datallowconn and not datistemplate";
+
+/// `--drop-source` says why not, and drops nothing.
+fn refuses_to_drop(stage: &Stage, reason: &str) -> Result<()> {
+    let told = run_failing(&mut stage.then("finish", &["--drop-source"]))?;
+    let said = told.contains("nothing is dropped on the source") && told.contains(reason);
+    ensure!(said, "no {reason:?} in {told}");
+    let there = "select count(*) from pg_database where datname in ('orders', 'tenant_eu_1')";
+    ensure!(stage.source.sql(there)? == "2", "something was dropped");
+    Ok(())
+}
 
 on_majors! {
     [v13 V13, v15 V15, v17 V17, v18 V18]
@@ -94,12 +108,10 @@ on_majors! {
         run(&mut stage.then("finish", &["--yes"]))?;
         let refused = run_failing(&mut then("finish"))?;
         ensure!(refused.contains("database orders was closed on the source since"), "{refused}");
-        let open = "select string_agg(datname, ',' order by datname) from pg_database \
-                    where datallowconn and not datistemplate";
-        assert_eq!(stage.source.sql(open)?, "postgres,stays");
+        assert_eq!(stage.source.sql(OPEN)?, "postgres,stays");
         let undone = run(&mut then("undo"))?;
         ensure!(undone.contains("were not touched"), "{undone}");
-        assert_eq!(stage.source.sql(open)?, "postgres,stays");
+        assert_eq!(stage.source.sql(OPEN)?, "postgres,stays");
         stage.check_moved(&["orders", "tenant_eu_1"])
     }
 }
@@ -116,9 +128,7 @@ on_majors! {
         stuck.go_on()?;
         ensure!(!split.wait(SPLIT_LIMIT)?.success(), "{}", split.text());
         split.wait_for_line("database tenant_eu_1 is closed on the source, and somebody changed it", SPLIT_LIMIT)?;
-        let open = "select string_agg(datname, ',' order by datname) from pg_database \
-                    where datallowconn and not datistemplate";
-        assert_eq!(stage.source.sql(open)?, "orders,postgres,stays");
+        assert_eq!(stage.source.sql(OPEN)?, "orders,postgres,stays");
         let refused = run_failing(&mut stage.then("finish", &["--yes"]))?;
         ensure!(refused.contains("tenant_eu_1 was closed on the source since"), "{refused}");
         stage.source.sql("alter database tenant_eu_1 allow_connections true")?;
@@ -134,19 +144,12 @@ on_majors! {
         let stage = Stage::new(major)?;
         let printed = run(&mut stage.split(&["--yes"]))?;
         ensure!(printed.contains("connect to: "), "{printed}");
-        let there = "select count(*) from pg_database where datname in ('orders', 'tenant_eu_1')";
-        let refuse = |part: &str| {
-            let told = run_failing(&mut stage.then("finish", &["--drop-source"]))?;
-            ensure!(told.contains("nothing is dropped on the source") && told.contains(part), "no {part:?} in {told}");
-            ensure!(stage.source.sql(there)? == "2", "something was dropped");
-            Ok(())
-        };
         // Opened, written and closed again.
         stage.source.sql("alter database orders allow_connections true")?;
-        refuse("database orders was opened there")?;
+        refuses_to_drop(&stage, "database orders was opened there")?;
         stage.source.sql_in("orders", "insert into t values (5555, 'after')")?;
         stage.source.sql("alter database orders allow_connections false")?;
-        refuse("database orders was changed there after the cut")?;
+        refuses_to_drop(&stage, "database orders was changed there after the cut")?;
         // What was refused is not begun: there is a way back.
         run(&mut stage.then("undo", &["--yes"]))?;
         ensure!(stage.source.sql("select datallowconn from pg_database where datname = 'tenant_eu_1'")? == "t");
@@ -154,18 +157,12 @@ on_majors! {
         let stage = Stage::new(major)?;
         stage.split_now()?;
         stage.crash_server()?;
-        let refuse = |part: &str| {
-            let told = run_failing(&mut stage.then("finish", &["--drop-source"]))?;
-            ensure!(told.contains("nothing is dropped on the source") && told.contains(part), "no {part:?} in {told}");
-            ensure!(stage.source.sql(there)? == "2", "something was dropped");
-            Ok(())
-        };
-        refuse("does not listen")?;
+        refuses_to_drop(&stage, "does not listen")?;
         let mut pg_ctl = as_server(&stage.path("bin/pg_ctl"), &stage.data());
         run(pg_ctl.arg("start").arg("-D").arg(stage.data()).arg("-l").arg(stage.data().join("log")).args(["-w", "-s"]))?;
         stage.ask("template1", "alter database orders rename to renamed")?;
         stage.ask("template1", "drop database tenant_eu_1")?;
-        refuse("database tenant_eu_1 is not on the new server")?;
+        refuses_to_drop(&stage, "database tenant_eu_1 is not on the new server")?;
         Ok(())
     }
 }
@@ -218,6 +215,25 @@ on_majors! {
         ensure!(status.contains("end the split with the version that began it"), "{status}");
         ensure!(status.contains("closed on the source"), "{status}");
         run(&mut stage.then("undo", &["--yes", "--name", "new"]))?;
+        stage.source.sql_in("orders", "insert into t values (1, 'x')")?;
+        Ok(())
+    }
+}
+
+on_majors! {
+    [v13 V13, v15 V15, v17 V17, v18 V18]
+    /// Without its mark a new server may be ours and open: the source is not opened beside it.
+    fn a_server_that_lost_its_mark_is_not_passed_over(major) {
+        let stage = Stage::new(major)?;
+        stage.split_now()?;
+        let id = stage.ask("template1", "show pgherd.split")?;
+        stage.ask("template1", "alter system reset \"pgherd.split\"")?;
+        let refused = run_failing(&mut stage.then("undo", &["--yes"]))?;
+        ensure!(refused.contains(&format!("pgherd.split = '{id}'")), "{refused}");
+        stage.check_moved(&["orders", "tenant_eu_1"])?;
+        stage.ask("template1", &format!("alter system set \"pgherd.split\" = '{id}'"))?;
+        run(&mut stage.then("undo", &["--yes"]))?;
+        ensure!(stage.ask("template1", "select 1").is_err(), "the target runs");
         stage.source.sql_in("orders", "insert into t values (1, 'x')")?;
         Ok(())
     }

@@ -108,33 +108,9 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::Login;
     use crate::journal::Journal;
     use crate::plan::Weight;
-    use crate::record::Begin;
-
-    /// A split of `orders` (OID 5) off the server 7, into `/srv/t` and `/srv/ts`, on port 5433.
-    fn record() -> Record {
-        let (source, _) = Login::parse("host=h user=u").unwrap();
-        Record::new(Begin {
-            id: "i".into(),
-            source,
-            control: "postgres".into(),
-            system_identifier: 7,
-            major: "15".into(),
-            databases: vec![crate::journal::Database { oid: 5, name: "orders".into(), open: true }],
-            target: "/nonexistent/t".into(),
-            port: 5433,
-            bin_dir: "/b".into(),
-            owner: None,
-            mapping: vec![("/old".into(), "/nonexistent/ts".into())],
-            unmapped: Vec::new(),
-            relay_password: "p".into(),
-            slot: "s".into(),
-            client: "c".into(),
-            empty_tablespaces: Vec::new(),
-        })
-    }
+    use crate::record::example;
 
     const FREE: &str = "/nonexistent/other";
 
@@ -173,7 +149,7 @@ mod tests {
         let none: [&str; 0] = [];
         let (open, closed) = (true, false);
         assert_eq!(stops(7, (5, open), "/nonexistent/t", 5433), none);
-        let mut journal = Journal::begin(folder.path(), "new2", record()).unwrap();
+        let mut journal = Journal::begin(folder.path(), "new2", example()).unwrap();
         assert_eq!(stops(7, (6, open), FREE, 1), none);
         assert_eq!(stops(8, (5, open), FREE, 1), none);
         assert_eq!(
@@ -207,7 +183,7 @@ mod tests {
         assert_eq!(stops(7, (5, closed), "/nonexistent/t", 5433), none);
         drop(journal);
 
-        let mut journal = Journal::begin(folder.path(), "new2", record()).unwrap();
+        let mut journal = Journal::begin(folder.path(), "new2", example()).unwrap();
         journal.begin_step(Step::Undone).unwrap();
         assert_eq!(stops(7, (5, open), "/nonexistent/t", 5433).len(), 3);
         journal.done(Step::Undone).unwrap();
@@ -217,7 +193,7 @@ mod tests {
     #[test]
     fn a_journal_that_cannot_be_read_or_written_is_told() {
         let folder = tempfile::tempdir().unwrap();
-        drop(Journal::begin(folder.path(), "new2", record()).unwrap());
+        drop(Journal::begin(folder.path(), "new2", example()).unwrap());
         fs::write(folder.path().join("split/new2/journal"), "{}").unwrap();
         let warned = texts(&told(folder.path(), 7, (5, true), FREE, 1), Weight::Warn).join("");
         assert!(warned.contains("see that new2 does not move the same databases"), "{warned}");
