@@ -68,8 +68,9 @@ fn fill(primary: &Cluster, number: usize, rows: u32) -> Result<()> {
     primary.checkpoint()
 }
 
-/// `pg_basebackup` as it is, and `pgherd clone` with ever more left out, in turn; the first round
-/// only warms up.
+/// First `pg_basebackup` as it is and a clone with everything, then clones with more and more left
+/// out. Each in turn forwards and backwards, as what one leaves to the disk is the next one's
+/// burden; the first round only warms up.
 fn backups(
     bench: &Bench,
     primary: &Cluster,
@@ -78,50 +79,56 @@ fn backups(
     report: &mut Report,
 ) -> Result<()> {
     let major = primary.major();
-    let mut direct = Vec::new();
-    let mut clones = vec![Vec::new(); DATABASES];
-    for round in 0..=rounds {
+    let take = |out: Option<usize>| -> Result<Duration> {
         let folder = tempfile::tempdir()?;
-        let mut command = primary.client("pg_basebackup", primary.port())?;
-        command.args(["--checkpoint", "fast", "-R", "-D"]).arg(folder.path().join("data"));
-        let took = time(&mut command)?;
-        if round > 0 {
-            direct.push(took);
-        }
-        // In turn upwards and downwards: what one leaves to the disk is the next one's burden.
-        for step in 0..DATABASES {
-            let out = if round % 2 == 0 { step } else { DATABASES - 1 - step };
-            let folder = tempfile::tempdir()?;
-            let mut command = clone(bench, major, relay, out)?;
-            let took = time(command.arg("-D").arg(folder.path().join("data")))?;
-            if let Some(times) = clones.get_mut(out).filter(|_| round > 0) {
-                times.push(took);
+        let mut command = match out {
+            None => direct(primary)?,
+            Some(out) => clone(bench, major, relay, out)?,
+        };
+        time(command.arg("-D").arg(folder.path().join("data")))
+    };
+    let in_turn = |ways: &[Option<usize>]| -> Result<Vec<Vec<Duration>>> {
+        let mut times = vec![Vec::new(); ways.len()];
+        for round in 0..=rounds {
+            let mut turn: Vec<_> = iter::zip(ways, &mut times).collect();
+            if round % 2 == 1 {
+                turn.reverse();
+            }
+            for (way, times) in turn {
+                let took = take(*way)?;
+                if round > 0 {
+                    times.push(took);
+                }
             }
         }
-    }
-    let mut add = |what: &str, of: &[Duration], others: &[Duration], bar| {
-        let ratios = match bar {
-            Bar::AtMost(_) => ratios(of, others),
-            _ => ratios(others, of),
-        };
+        Ok(times)
+    };
+    let mut add = |what: &str, of: &[Duration], ratios: Samples, bar| {
         let took = format!("{:.2} s", Samples::new(seconds(of)).median());
         report.add(&format!("base backup to disk, {major}: {what}"), &took, &ratios, bar);
     };
-    add("pg_basebackup", &direct, &direct, Bar::None);
-    for (out, (times, before)) in clones.iter().zip(iter::once(&direct).chain(&clones)).enumerate()
-    {
-        if out == 0 {
-            let what = "pgherd clone, speed / pg_basebackup's";
-            add(what, times, before, Bar::AtLeast(SPEED));
-        } else {
-            let what = format!(
-                "pgherd clone, {out} of {DATABASES} databases left out, time / with {}",
-                out - 1
-            );
-            add(&what, times, before, Bar::AtMost(1.0));
-        }
+    if let [direct, whole] = in_turn(&[None, Some(0)])?.as_slice() {
+        add("pg_basebackup", direct, ratios(direct, direct), Bar::None);
+        let what = "pgherd clone, speed / pg_basebackup's";
+        add(what, whole, ratios(direct, whole), Bar::AtLeast(SPEED));
+    }
+    let ways: Vec<_> = (0..DATABASES).map(Some).collect();
+    let shares = in_turn(&ways)?;
+    for (out, (before, times)) in iter::zip(&shares, shares.iter().skip(1)).enumerate() {
+        let what = format!(
+            "pgherd clone, {} of {DATABASES} databases left out, time / with {out}",
+            out + 1
+        );
+        add(&what, times, ratios(times, before), Bar::AtMost(1.0));
     }
     Ok(())
+}
+
+/// As it is, to the place that is still to be named.
+fn direct(primary: &Cluster) -> Result<Command> {
+    let mut command = primary.client("pg_basebackup", primary.port())?;
+    command.args(["--checkpoint", "fast", "-R"]);
+    Ok(command)
 }
 
 /// To the place that is still to be named, with the filter that leaves out `out` databases.

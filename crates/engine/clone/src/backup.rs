@@ -12,6 +12,7 @@ use tracing::debug;
 
 use crate::standby::connection_string;
 use crate::work::Work;
+use crate::writing::sync_what_grows;
 use crate::{Error, Options, io};
 
 /// How long the program may take to end once it was told to.
@@ -60,14 +61,22 @@ pub(crate) async fn take(
     work.slot_may_be_made()?;
     let mut child = command.spawn().map_err(io("run", &program))?;
     let mut said = Said::default();
-    let status = tokio::select! {
-        () = follow(&mut child, progress, &mut said) => {
-            child.wait().await.map_err(io("wait for", &program))?
-        }
-        () = stop.cancelled() => {
+    let done = CancellationToken::new();
+    let _done_when_dropped = done.clone().drop_guard();
+    let ended = async {
+        let status = tokio::select! {
+            () = follow(&mut child, progress, &mut said) => child.wait().await,
+            () = stop.cancelled() => return Err(Error::Stopped),
+        };
+        done.cancel();
+        status.map_err(io("wait for", &program))
+    };
+    let status = match tokio::try_join!(ended, sync_what_grows(work.folders(options), &done)) {
+        Ok((status, ())) => status,
+        Err(error) => {
             end(&mut child).await;
             work.end_program();
-            return Err(Error::Stopped);
+            return Err(error);
         }
     };
     if status.success() {

@@ -3,7 +3,8 @@
 //! The backup is taken from any address that speaks the replication protocol, a server or a
 //! relay; the standby may be told to stream from another one. [`programs`] finds the program,
 //! [`work`](self) keeps the half-made clone where nobody takes it for a whole one, [`backup`]
-//! runs the program and reads its progress, [`standby`] writes the settings.
+//! runs the program and reads its progress, [`writing`] syncs what has come while the rest comes,
+//! [`standby`] writes the settings.
 //!
 //! # What it guarantees
 //!
@@ -16,11 +17,13 @@
 //! It knows nothing of filters, and starts no server.
 
 mod backup;
+mod files;
 mod owner;
 pub mod programs;
 mod space;
 mod standby;
 mod work;
+mod writing;
 
 use std::io;
 use std::path::PathBuf;

@@ -5,8 +5,7 @@
 //! server takes the target for a data directory. The journal says what there is to remove.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::ErrorKind;
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -17,6 +16,7 @@ use state::Document;
 use tracing::{info, warn};
 
 use crate::backup::drop_slot;
+use crate::files::{empty, ensure_empty, make_folder, remove, rename, sync};
 use crate::{Error, Options, io};
 
 /// The folder of the work.
@@ -133,6 +133,12 @@ impl Work {
     /// Where the backup goes.
     pub(crate) fn data(&self) -> PathBuf {
         self.target.join(FOLDER).join("data")
+    }
+
+    /// All folders that the backup goes to.
+    pub(crate) fn folders(&self, options: &Options) -> Vec<PathBuf> {
+        let mapped = options.mapping.iter().map(|(_, to)| to);
+        mapped.chain(&options.unmapped).cloned().chain([self.data()]).collect()
     }
 
     /// The input of the program: an empty file that marks it as ours.
@@ -344,58 +350,4 @@ fn end_holders(path: &Path) {
             kill_process(id, Signal::KILL).ok();
         }
     }
-}
-
-/// Makes a folder that only its owner may enter, when it is not there.
-fn make_folder(path: &Path, options: &Options) -> Result<(), Error> {
-    if !path.is_dir() {
-        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
-        made.map_err(io("make", path))?;
-    }
-    options.owner.as_ref().map_or(Ok(()), |owner| owner.give(path))
-}
-
-fn ensure_empty(path: &Path) -> Result<(), Error> {
-    match fs::read_dir(path) {
-        Ok(mut entries) => match entries.next() {
-            None => Ok(()),
-            Some(_) => Err(Error::NotEmpty { path: path.to_owned() }),
-        },
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(io("read", path)(error)),
-    }
-}
-
-/// Removes what is in a folder, but for one entry.
-fn empty(path: &Path, but: Option<&str>) -> Result<(), Error> {
-    let entries = match fs::read_dir(path) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(io("read", path)(error)),
-    };
-    for entry in entries {
-        let entry = entry.map_err(io("read", path))?;
-        if but.is_none_or(|but| entry.file_name() != but) {
-            remove(&entry.path())?;
-        }
-    }
-    Ok(())
-}
-
-/// Removes a file, a link, or a folder with all that is in it.
-fn remove(path: &Path) -> Result<(), Error> {
-    let is_folder = fs::symlink_metadata(path).is_ok_and(|it| it.is_dir());
-    let removed = if is_folder { fs::remove_dir_all(path) } else { fs::remove_file(path) };
-    match removed {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(io("remove", path)(error)),
-        _ => Ok(()),
-    }
-}
-
-fn rename(from: &Path, to: &Path) -> Result<(), Error> {
-    fs::rename(from, to).map_err(io("move", from))
-}
-
-fn sync(folder: &Path) -> Result<(), Error> {
-    File::open(folder).and_then(|it| it.sync_all()).map_err(io("sync", folder))
 }

@@ -214,7 +214,7 @@ impl<H: Helper> Split<'_, H> {
     /// Opens the databases on the source, and waits for whoever may still be closing them: a run
     /// that was killed, or gave up waiting for an answer, left a statement that goes on. What it
     /// did later would undo this. Our own statement is written down for the same reason: the next
-    /// cut must not be undone by it.
+    /// cut must not be undone by it. Says what is open then.
     pub(crate) async fn open_source(&mut self) -> Result<(), Error> {
         let source = self.source().await?;
         if let Some((pid, began)) = &self.journal.record.closer {
@@ -230,7 +230,7 @@ impl<H: Helper> Split<'_, H> {
         })?
     }
 
-    /// Opens those that we closed, and nobody has touched since.
+    /// Opens those that we closed, and nobody has touched since. Those that stay closed are named.
     async fn open_rows(&self, source: &Session) -> Result<(), Error> {
         let mut ours = Vec::new();
         let oids = self.journal.record.oids();
@@ -245,14 +245,21 @@ impl<H: Helper> Split<'_, H> {
             opened.into_iter().partition(|it| ours.contains(&it.oid));
         allow(source, &mine, true).await?;
         let closed = "select exists (select from pg_database where oid = $1 and not datallowconn)";
+        let mut all = true;
         for database in others {
             if source.one("look at a database", closed, &[&database.oid]).await? {
+                all = false;
                 let name = &database.name;
                 self.helper.say(&format!(
                     "database {name} is closed on the source, and somebody changed it since we closed it: it \
                      stays so. Unless another split moved it, open it with ALTER DATABASE ... ALLOW_CONNECTIONS true"
                 ));
             }
+        }
+        match (all, mine.is_empty()) {
+            (true, _) => self.helper.say("the databases are open on the source again"),
+            (false, false) => self.helper.say("the other databases are open on the source again"),
+            (false, true) => {}
         }
         Ok(())
     }
@@ -272,9 +279,7 @@ impl<H: Helper> Split<'_, H> {
                 Err(_may_pass) => tokio::time::sleep(REOPEN_INTERVAL).await,
             }
         }
-        self.journal.took_back()?;
-        self.helper.say("the databases are open on the source again");
-        Ok(())
+        self.journal.took_back()
     }
 
     /// The last look before anybody may write on the target. A run that was killed behind the cut

@@ -48,7 +48,6 @@ impl<H: Helper> Split<'_, H> {
         // Only now: what is stopped takes no writes.
         if self.is_begun(Step::SourceClosed) {
             self.open_source().await?;
-            self.helper.say("the databases are open on the source");
         } else {
             self.helper.say("the databases were not touched on the source");
         }

@@ -128,6 +128,7 @@ on_majors! {
         stuck.go_on()?;
         ensure!(!split.wait(SPLIT_LIMIT)?.success(), "{}", split.text());
         split.wait_for_line("database tenant_eu_1 is closed on the source, and somebody changed it", SPLIT_LIMIT)?;
+        split.wait_for_line("the other databases are open on the source again", SPLIT_LIMIT)?;
         assert_eq!(stage.source.sql(OPEN)?, "orders,postgres,stays");
         let refused = run_failing(&mut stage.then("finish", &["--yes"]))?;
         ensure!(refused.contains("tenant_eu_1 was closed on the source since"), "{refused}");
