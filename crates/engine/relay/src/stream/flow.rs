@@ -1,24 +1,19 @@
 //! Carries a filtered stream: message by message, in place.
 
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use alarm::Code;
 use pgproto::copy::{ServerMessage, XLogData};
 use pgproto::frame::{Header, backend, limit};
-use pgproto::history::History;
-use pgtypes::{Lsn, Oid, SegmentBytes};
-use tracing::{error, info};
+use pgtypes::Lsn;
+use tracing::info;
 use wal::page::PAGE_BYTES;
 use wal::{Event, Outcome, Rewriter, Stats};
 
 use super::StreamError;
+use super::course::Course;
 use super::window::{HEAD_BYTES, Window, head_at};
 use crate::clients::Client;
-use crate::ledger::fates::{Fate, Kind};
-use crate::ledger::{Ledger, Table};
-use crate::names::Catalog;
-use crate::service::Context;
+use crate::ledger::Table;
 use crate::session::{Outbound, SessionError};
 use pgnet::Inbound;
 
@@ -35,26 +30,6 @@ const ASIDE_BYTES_MAX: usize = 64 << 10;
 
 /// Between two lines of the log that tell how far a stream is: it may last for months.
 const TELL_INTERVAL: Duration = Duration::from_secs(600);
-
-/// What is known of a stream beyond its bytes.
-pub(crate) struct Course {
-    pub(crate) context: Arc<Context>,
-    pub(crate) client: Arc<Client>,
-    pub(crate) configuration: String,
-    pub(crate) ledger: Arc<Mutex<Ledger>>,
-    pub(crate) catalog: Catalog,
-    pub(crate) history: History,
-    pub(crate) segment_bytes: SegmentBytes,
-    /// The first byte that the client asked for.
-    pub(super) wanted: Lsn,
-}
-
-impl Course {
-    /// The fate of an OID in this history.
-    pub(crate) fn fate(&self, kind: Kind, oid: Oid, at: Lsn) -> Option<Fate> {
-        lock(&self.ledger).fate(kind, oid, &self.history, at)
-    }
-}
 
 /// A stream on its way.
 pub(crate) struct Flow {
@@ -324,27 +299,6 @@ impl Flow {
         Ok(())
     }
 
-    /// Notes segments that were entered between records; see [`Event::Boundary`] for others.
-    fn enter_segments(&mut self) -> Result<(), StreamError> {
-        let position = self.rewriter.position();
-        let segment = position.round_down(self.course.segment_bytes.bytes());
-        if segment > self.entered && position > segment {
-            self.enter(segment, None)?;
-        }
-        Ok(())
-    }
-
-    pub(super) fn enter(
-        &mut self,
-        boundary: Lsn,
-        span: Option<&wal::Span>,
-    ) -> Result<(), StreamError> {
-        let timeline = self.course.history.timeline_at(boundary);
-        lock(&self.course.ledger).enter(timeline, boundary, span)?;
-        self.entered = boundary;
-        Ok(())
-    }
-
     /// Notices an upstream that waits for bytes that are held back.
     fn watch(&mut self, payload: &[u8]) -> Result<(), StreamError> {
         let Ok(ServerMessage::Keepalive(alive)) = ServerMessage::parse(payload) else {
@@ -359,56 +313,6 @@ impl Flow {
             return Ok(());
         }
         Err(StreamError::Stuck { at: self.rewriter.position(), held_bytes: self.held.len() })
-    }
-
-    /// Takes over what the WAL says, and makes sure that what it needs is known.
-    pub(crate) async fn handle(&mut self, event: &Event) -> Result<(), StreamError> {
-        match event {
-            Event::Boundary(span) => return self.enter(span.boundary, Some(span)),
-            Event::Unknown { at, xid, place } => {
-                return self.resolve(*place, *xid, *at).await;
-            }
-            Event::DatabaseCreate { at, xid, database, tablespace, source } => {
-                let target = wal::Place { tablespace: *tablespace, database: *database };
-                self.resolve(target, *xid, *at).await?;
-                if let Some(source) = source {
-                    self.resolve(*source, *xid, *at).await?;
-                }
-            }
-            Event::DatabaseRow { at, xid, tablespace, .. } => {
-                self.resolve(wal::Place::tablespace(*tablespace), *xid, *at).await?;
-            }
-            Event::TablespaceCreate { at, xid, oid } => {
-                self.resolve(wal::Place::tablespace(*oid), *xid, *at).await?;
-            }
-            Event::CatalogUpdated { .. } => {
-                self.course.context.names_changed(&self.course);
-                return Ok(());
-            }
-            Event::Unreadable { at, problem, .. } => {
-                self.course.context.counters.alarms.add(1);
-                error!(
-                    code = %Code::UnreadableName,
-                    configuration = self.course.configuration,
-                    lsn = %at,
-                    ?problem,
-                    "cannot read the name of a new database or tablespace from the WAL; \
-                     the catalog will be asked when its records come",
-                );
-                return Ok(());
-            }
-            _ => {}
-        }
-        lock(&self.course.ledger).learn(event, &self.course.history)?;
-        self.refresh();
-        Ok(())
-    }
-
-    /// Takes a new table when the ledger has learned something.
-    pub(super) fn refresh(&mut self) {
-        let table = lock(&self.course.ledger).table(&self.course.history);
-        table.count_on(&self.table);
-        self.table = table;
     }
 
     /// What the rewriter did so far was not for the client: it is not counted.
@@ -467,12 +371,6 @@ impl Flow {
         pgproto::frame::write(backend::COPY_DATA, &payload, &mut message);
         to_client.send(&message).await
     }
-}
-
-/// The ledger of a configuration, for a moment: nothing waits while it is held.
-pub(crate) fn lock(ledger: &Mutex<Ledger>) -> std::sync::MutexGuard<'_, Ledger> {
-    // A panic elsewhere left a ledger that is on disk as it is in memory, or newer there.
-    ledger.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 async fn write_ready(

@@ -2,15 +2,19 @@
 //!
 //! [`start`](self) prepares it: who is the upstream, what do the names mean, what continues
 //! into the place where it starts. [`flow`] carries it: messages are rewritten in the buffer
-//! into which they were read. [`lookback`] finds the beginning of a record that was not seen.
+//! into which they were read. [`events`] takes in what the WAL says. [`lookback`] finds the
+//! beginning of a record that was not seen.
 
+mod course;
+mod events;
 mod flow;
 mod lookback;
 mod resolve;
 mod start;
 mod window;
 
-pub(crate) use flow::{Course, Flow, lock};
+pub(crate) use course::{Course, lock};
+pub(crate) use flow::Flow;
 
 use pgproto::SqlState;
 use pgproto::backend::Report;

@@ -12,7 +12,8 @@ use tracing::{info, warn};
 use wal::{Judge as _, Place, Verdict};
 
 use super::StreamError;
-use super::flow::{Flow, lock};
+use super::course::lock;
+use super::flow::Flow;
 
 /// Between two looks at a transaction that is under way.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);

@@ -12,7 +12,8 @@ use tracing::{error, info, warn};
 use wal::{Entry, Layout, Rewriter};
 
 use super::StreamError;
-use super::flow::{Course, Ended, Flow, lock};
+use super::course::{Course, lock};
+use super::flow::{Ended, Flow};
 use crate::counters::Refusal;
 use crate::ledger::{Ledger, LedgerError};
 use crate::names::Names;
