@@ -19,6 +19,8 @@ use crate::{Error, Options, io};
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 /// Lines of its output that are kept for the reason of a failure.
 const LINES_KEPT: usize = 12;
+/// The last words before the server makes its checkpoint.
+const WAITING: &str = "waiting for checkpoint to complete";
 /// Longest line that is looked at.
 const LINE_BYTES_MAX: usize = 16 * 1024;
 
@@ -27,8 +29,17 @@ const LINE_BYTES_MAX: usize = 16 * 1024;
 pub struct Progress {
     /// What has come, in bytes.
     pub done_bytes: u64,
-    /// What will come, in bytes; an estimate.
+    /// What will come, in bytes; an estimate. Zero while the server still makes its checkpoint.
     pub total_bytes: u64,
+}
+
+/// How much a backup asks of the server at once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pace {
+    /// What the server sends at most, in kB a second; no limit when it is not given.
+    pub max_rate_kb: Option<u32>,
+    /// Whether the checkpoint before it is spread over time, as the server's own are.
+    pub is_spread: bool,
 }
 
 /// What the program has printed.
@@ -48,7 +59,11 @@ pub(crate) async fn take(
 ) -> Result<(), Error> {
     let mut command = command(options, "pg_basebackup");
     command.arg("--pgdata").arg(work.data());
-    command.args(["--checkpoint=fast", "--wal-method=stream", "--progress", "--verbose"]);
+    command.args(["--wal-method=stream", "--progress", "--verbose"]);
+    command.arg(if options.pace.is_spread { "--checkpoint=spread" } else { "--checkpoint=fast" });
+    if let Some(rate) = options.pace.max_rate_kb {
+        command.arg(format!("--max-rate={rate}k"));
+    }
     if let Some(slot) = &options.slot {
         command.args(["--create-slot", "--slot", slot]);
     }
@@ -149,6 +164,9 @@ async fn follow(child: &mut Child, progress: &mut impl FnMut(Progress), said: &m
             progress(now);
         } else if !text.is_empty() {
             debug!(line = text, "pg_basebackup");
+            if text.ends_with(WAITING) {
+                progress(Progress::default());
+            }
             // Only with the option to make one, and only when the server has made it.
             said.slot_was_made |= text.contains("created replication slot");
             said.last.push_back(text);

@@ -31,7 +31,7 @@ use std::path::PathBuf;
 use pgnet::passfile::PassfileError;
 use tasks::CancellationToken;
 
-pub use backup::Progress;
+pub use backup::{Pace, Progress};
 pub use owner::Owner;
 pub use programs::Programs;
 pub use space::room;
@@ -83,6 +83,8 @@ pub struct Options {
     pub unmapped: Vec<PathBuf>,
     /// The slot to make; none when it is not given.
     pub slot: Option<String>,
+    /// How much is asked of the server at once.
+    pub pace: Pace,
     /// Whose the files will be; this process's own when it is not given.
     pub owner: Option<Owner>,
     /// What else `postgresql.auto.conf` of the clone says.

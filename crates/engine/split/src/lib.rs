@@ -51,7 +51,7 @@ pub use error::Error;
 pub use journal::{Step, names_in, summary};
 pub use lag::{Lag, lag};
 pub use login::Login;
-pub use options::{BadOptions, Options, Owner, patterns};
+pub use options::{BadOptions, Options, Owner, Pace, patterns};
 pub use plan::{Finding, Plan, Weight};
 pub use programs::Programs;
 pub use split::{Outcome, Split};
@@ -79,6 +79,8 @@ pub struct CloneOrder {
     pub unmapped: Vec<PathBuf>,
     /// The slot to make.
     pub slot: String,
+    /// How much is asked of the server at once.
+    pub pace: Pace,
     /// Whose the files will be.
     pub owner: Option<Owner>,
     /// Settings for `postgresql.auto.conf`.

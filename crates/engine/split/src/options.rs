@@ -21,6 +21,15 @@ pub struct Owner {
     pub home: PathBuf,
 }
 
+/// How much the clone asks of the source at once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pace {
+    /// What the source sends at most, in kB a second; no limit when it is not given.
+    pub max_rate_kb: Option<u32>,
+    /// Whether the checkpoint before it is spread over time, as the server's own are.
+    pub is_spread: bool,
+}
+
 /// A split to make.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -38,6 +47,8 @@ pub struct Options {
     pub bin_dir: Option<PathBuf>,
     /// Tablespaces that go elsewhere: where they were, where they go.
     pub mapping: Vec<(PathBuf, PathBuf)>,
+    /// How much the clone asks of the source at once.
+    pub pace: Pace,
     /// Whose the target will be; who runs this when it is not given.
     pub owner: Option<Owner>,
 }

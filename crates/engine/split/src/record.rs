@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use pgtypes::Lsn;
 use serde::{Deserialize, Serialize};
 
-use crate::{Login, Owner};
+use crate::{Login, Owner, Pace};
 
 /// The form of the record that this version reads and writes.
 pub(crate) const FORMAT: u32 = 3;
@@ -121,6 +121,8 @@ pub struct Record {
     pub(crate) owner: Option<Owner>,
     pub(crate) mapping: Vec<(PathBuf, PathBuf)>,
     pub(crate) unmapped: Vec<PathBuf>,
+    #[serde(default)]
+    pub(crate) pace: Pace,
     pub(crate) relay_port: u16,
     pub(crate) relay_pid: Option<u32>,
     /// What the relay asks the clone and the standby for. Nothing else knows it.
@@ -169,6 +171,7 @@ impl Record {
             owner: parts.owner,
             mapping: parts.mapping,
             unmapped: parts.unmapped,
+            pace: parts.pace,
             relay_port: 0,
             relay_pid: None,
             relay_password: parts.relay_password,
@@ -237,6 +240,7 @@ pub(crate) struct Begin {
     pub(crate) owner: Option<Owner>,
     pub(crate) mapping: Vec<(PathBuf, PathBuf)>,
     pub(crate) unmapped: Vec<PathBuf>,
+    pub(crate) pace: Pace,
     pub(crate) relay_password: String,
     pub(crate) slot: String,
     pub(crate) client: String,
@@ -260,6 +264,7 @@ pub(crate) fn example() -> Record {
         owner: None,
         mapping: vec![("/old".into(), "/nonexistent/ts".into())],
         unmapped: Vec::new(),
+        pace: Pace::default(),
         relay_password: "p".into(),
         slot: "s".into(),
         client: "c".into(),

@@ -193,6 +193,7 @@ impl<'a, H: Helper> Split<'a, H> {
             mapping: record.mapping.clone(),
             unmapped: record.unmapped.clone(),
             slot: record.slot.clone(),
+            pace: record.pace,
             owner: record.owner.clone(),
             settings: vec![(MARK.to_owned(), record.id.clone())],
         })

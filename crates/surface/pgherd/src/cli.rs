@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use clap::{ArgAction, Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+use crate::pace::Pace;
 use crate::split_options::Split;
 
 /// Keeps a herd of PostgreSQL servers in step: whole, in part, or row by row.
@@ -232,6 +233,8 @@ pub(crate) struct CloneOptions {
     /// Take the programs of PostgreSQL from this folder
     #[arg(long, value_name = "DIR")]
     pub(crate) bin_dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) pace: Pace,
     /// As root: whose the files will be [default: whoever owns the folder around DIR]
     #[arg(long, value_name = "USER")]
     pub(crate) owner: Option<String>,

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
-use clone::{Address, Owner, Programs};
+use clone::{Address, Owner, Pace, Programs};
 use config::Listen;
 use relay::{Options as RelaySettings, Plan};
 
@@ -24,6 +24,7 @@ pub(crate) struct Order {
     pub(crate) target: PathBuf,
     mapping: Vec<(PathBuf, PathBuf)>,
     slot: Option<String>,
+    pace: Pace,
     owner: Option<Owner>,
     /// Where the standby will stream from.
     pub(crate) relay: Address,
@@ -50,6 +51,7 @@ impl Order {
             target,
             mapping,
             slot: slot(options),
+            pace: options.pace.of_clone(),
             owner,
             relay,
         })
@@ -119,6 +121,7 @@ impl Order {
             target: self.target,
             mapping: self.mapping,
             slot: self.slot,
+            pace: self.pace,
             owner: self.owner,
             settings: Vec::new(),
         }

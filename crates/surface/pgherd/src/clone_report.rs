@@ -101,6 +101,10 @@ impl Meter {
     }
 
     pub(crate) fn show(&mut self, progress: Progress) {
+        if progress.total_bytes == 0 {
+            eprintln!("waiting for the server's checkpoint");
+            return;
+        }
         self.copied_bytes = progress.done_bytes;
         if progress.done_bytes == 0 {
             self.moving = Instant::now();

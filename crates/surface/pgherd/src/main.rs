@@ -15,6 +15,7 @@ mod core_dumps;
 #[cfg(test)]
 mod man;
 mod open_files;
+mod pace;
 mod relay_client;
 mod relay_command;
 mod reloader;

@@ -107,6 +107,7 @@ fn checked(options: &SplitOptions, target: PathBuf, port: u16) -> Result<Options
         port,
         bin_dir: options.bin_dir.as_deref().map(absolute).transpose()?,
         mapping: Vec::new(),
+        pace: options.pace.of_split(),
     };
     for mapping in &options.tablespace_mapping {
         checked.map(mapping)?;

@@ -62,6 +62,10 @@ impl split::Helper for Helper {
             mapping: order.mapping,
             unmapped: order.unmapped,
             slot: Some(order.slot),
+            pace: clone::Pace {
+                max_rate_kb: order.pace.max_rate_kb,
+                is_spread: order.pace.is_spread,
+            },
             owner: order.owner.map(|it| clone::Owner { uid: it.uid, gid: it.gid, home: it.home }),
             settings: order.settings,
         };

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use crate::pace::Pace;
+
 /// `pgherd split` and its subcommands.
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
@@ -39,6 +41,8 @@ pub(crate) struct SplitOptions {
     /// Put the tablespace at OLD into the folder NEW; may come several times
     #[arg(short = 'T', long, value_name = "OLD=NEW")]
     pub(crate) tablespace_mapping: Vec<String>,
+    #[command(flatten)]
+    pub(crate) pace: Pace,
     /// As root: whose the files will be [default: whoever owns the folder around DIR, or postgres]
     #[arg(long, value_name = "USER")]
     pub(crate) owner: Option<String>,

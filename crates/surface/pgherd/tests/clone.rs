@@ -322,3 +322,26 @@ on_majors! {
         check(&stage, &folder)
     }
 }
+
+on_majors! {
+    [v13 V13, v15 V15, v17 V17, v18 V18]
+    /// A server at work is spared: it sends slowly, and its checkpoint takes its time.
+    fn asks_no_more_of_the_server_than_told(major) {
+        let stage = Stage::new(major)?;
+        let folder = Folder::new()?;
+        for name in ["log_checkpoints", "log_replication_commands"] {
+            stage.primary.sql(&format!("alter system set {name} = on"))?;
+        }
+        stage.primary.sql("select pg_reload_conf()")?;
+        stage.primary.checkpoint()?;
+        let refused = run_failing(&mut clone(&stage, &folder, &["--max-rate", "31k"])?)?;
+        ensure!(refused.contains("a server takes 32k to 1024M"), "{refused}");
+        let gently = ["--max-rate", "32M", "--checkpoint", "spread"];
+        let told = partial::run(&mut clone(&stage, &folder, &gently)?)?;
+        ensure!(told.contains("waiting for the server's checkpoint"), "{told}");
+        let log = stage.primary.log();
+        ensure!(log.contains("MAX_RATE 32768"), "{log}");
+        ensure!(log.contains("checkpoint starting: force wait"), "{log}");
+        check(&stage, &folder)
+    }
+}

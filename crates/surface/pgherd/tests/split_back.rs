@@ -89,15 +89,19 @@ on_majors! {
 
 on_majors! {
     [v13 V13, v15 V15, v17 V17, v18 V18]
-    /// Killed while it copies: what it had started goes on for a while, and is in nobody's way.
+    /// Killed while it copies: what it had started goes on for a while, and is in nobody's way. The
+    /// clone that is begun anew asks for no more than the first.
     fn killed_in_the_midst_of_the_clone(major) {
-        let stage = Stage::new(major)?;
+        let logs = [("log_checkpoints", "on"), ("log_replication_commands", "on")];
+        let stage = Stage::with(major, &logs)?;
         stage.source.sql_in(
             "orders",
             "create table large (v text); alter table large alter v set storage external; \
              insert into large select repeat(md5(g::text), 250) from generate_series(1, 10000) g",
         )?;
-        let mut split = start(&mut stage.split(&["--yes"]))?;
+        stage.source.checkpoint()?;
+        let gently = ["--yes", "--max-rate", "64M", "--checkpoint", "spread"];
+        let mut split = start(&mut stage.split(&gently))?;
         wait_until("files of the clone", PATIENCE, || {
             ensure!(split.is_running()?, "{}", split.text());
             Ok(stage.data().join(".pgherd-clone/data/base").exists().then_some(()))
@@ -105,6 +109,11 @@ on_majors! {
         split.kill9()?;
         run(&mut stage.then("finish", &["--yes"]))?;
         assert_eq!(stage.ask("orders", "select count(*) from large")?, "10000");
+        let log = stage.source.log();
+        let backups = log.lines().filter(|it| it.contains("replication command: BASE_BACKUP"));
+        let gentle = backups.clone().filter(|it| it.contains("MAX_RATE 65536")).count();
+        assert_eq!((gentle, backups.count()), (2, 2), "{log}");
+        assert_eq!(log.matches("checkpoint starting: force wait").count(), 2, "{log}");
         stage.check_moved(&["orders", "tenant_eu_1"])
     }
 }

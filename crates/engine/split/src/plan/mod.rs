@@ -115,6 +115,7 @@ impl Plan {
             owner: options.owner.clone(),
             mapping: mapping.collect(),
             unmapped,
+            pace: options.pace,
             relay_password: secret()?,
             slot: slot_name(name),
             client: format!("pgherd_split_{name}"),
