@@ -4,6 +4,7 @@ mod ask;
 mod auto_slot;
 mod binding;
 mod commands;
+mod error;
 mod gate;
 mod greeting;
 mod login;
@@ -20,7 +21,7 @@ use std::time::Duration;
 
 use alarm::Code;
 use config::{Auth, Configuration, Selection, Sql};
-use pgnet::{Accepted, DialError, Endpoint, Inbound, ReadError, Secured};
+use pgnet::{Accepted, Inbound, Secured};
 use pgproto::backend::Report;
 use pgproto::replication::NAME_BYTES_MAX;
 use pgproto::startup::{Cancel, Replication, Startup};
@@ -33,13 +34,12 @@ use tracing::{Instrument as _, Span, debug, error, info, info_span, warn};
 use crate::clients::{Client, Ticket, Who};
 use crate::counters::Refusal;
 use crate::service::{Context, Current};
-use crate::stream::StreamError;
-use crate::upstream::{NoHost, Place, Unfit, UpstreamError};
-use crate::verifiers::VerifierError;
+use crate::upstream::Place;
 
 use gate::Gate;
 use greeting::Door;
 
+pub(crate) use error::SessionError;
 pub(crate) use outbound::Outbound;
 pub(crate) use reply::pass_up;
 
@@ -47,98 +47,6 @@ pub(crate) use reply::pass_up;
 const TURN_AWAY_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a server may take to act on a cancel request.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Why a session ended before the client said goodbye.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub(crate) enum SessionError {
-    /// The client broke the protocol, or its connection broke.
-    #[error("client: {0}")]
-    Client(#[source] ReadError),
-    /// The client closed the connection without a word.
-    #[error("the client closed the connection")]
-    ClientLeft,
-    /// The client did not say who it is, or did not finish a message, in time.
-    #[error("the client took too long to {what}")]
-    ClientSlow {
-        /// What it should have done.
-        what: &'static str,
-    },
-    /// The client sent a message that does not belong here.
-    #[error("the client sent message {tag:?} {place}", tag = char::from(*tag))]
-    ClientMessage {
-        /// Its letter.
-        tag: u8,
-        /// Where.
-        place: &'static str,
-    },
-    /// The upstream cannot be reached.
-    #[error(transparent)]
-    Dial(#[from] DialError),
-    /// None of the upstream's hosts fits.
-    #[error(transparent)]
-    NoHost(NoHost),
-    /// The server that was dialed is not the one that the watch had seen there.
-    #[error("refused to use {host}, which {unfit}")]
-    Unfit {
-        /// Where it is.
-        host: Endpoint,
-        /// Why not.
-        unfit: Unfit,
-    },
-    /// The upstream is somewhere else now.
-    #[error("the upstream moved")]
-    Moved,
-    /// The upstream's connection broke.
-    #[error("upstream: {0}")]
-    Upstream(#[source] ReadError),
-    /// The relay cannot log in for a client that it has let in.
-    #[error(transparent)]
-    OwnLogin(#[from] own_login::OwnLoginError),
-    /// Nobody can be let in: what passwords are checked by cannot be had.
-    #[error(transparent)]
-    Verifier(#[from] VerifierError),
-    /// The upstream closed the connection.
-    #[error("the upstream closed the connection")]
-    UpstreamLeft,
-    /// The upstream closed the connection after its last word on the command.
-    #[error("the upstream ended the session")]
-    UpstreamEnded,
-    /// The upstream has the connection and does not answer a login.
-    #[error("the upstream does not answer the login")]
-    UpstreamSilent,
-    /// The client was told why it is not served.
-    #[error("refused: {1}")]
-    Refused(Refusal, String),
-    /// Somebody asked whether this is a relay, and was told.
-    #[error("asked whether this is a relay")]
-    Probed,
-    /// A stream could not go on.
-    #[error(transparent)]
-    Stream(#[from] StreamError),
-    /// The relay is stopping.
-    #[error("the relay is stopping")]
-    Stopping,
-    /// The configuration of this client changed.
-    #[error("the configuration changed")]
-    Reconfigured,
-}
-
-impl From<UpstreamError> for SessionError {
-    fn from(error: UpstreamError) -> Self {
-        match error {
-            UpstreamError::Dial(error) => Self::Dial(error),
-            UpstreamError::NoHost(error) => Self::NoHost(error),
-        }
-    }
-}
-
-impl SessionError {
-    /// Whether the client did something wrong: then it may still be sending.
-    const fn is_of_client(&self) -> bool {
-        matches!(self, Self::Client(_) | Self::ClientSlow { .. } | Self::ClientMessage { .. })
-    }
-}
 
 /// Both sides of a session, and what is known of them.
 pub(crate) struct Session {
