@@ -32,13 +32,15 @@ impl Disk {
         self.0.path()
     }
 
-    /// Takes all the room that is left.
+    /// Takes all the room that is left, as a server's user might.
     ///
     /// # Errors
     ///
     /// When there cannot be a file.
     pub fn fill(&self) -> Result<()> {
-        let mut filler = fs::File::create(self.path().join("filler"))?;
+        let path = self.path().join("filler");
+        let mut filler = fs::File::create(&path)?;
+        crate::give_to_servers(&path)?;
         while filler.write_all(&[1; 4096]).is_ok() {}
         Ok(())
     }

@@ -1,13 +1,15 @@
 //! `pg_basebackup` as a child process.
 
 use std::collections::VecDeque;
-use std::process::Stdio;
+use std::io::Result as IoResult;
+use std::pin::pin;
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use pgnet::libpq_variables;
 use tasks::CancellationToken;
 use tokio::io::{AsyncReadExt as _, BufReader};
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStderr, Command};
 use tracing::debug;
 
 use crate::standby::connection_string;
@@ -17,6 +19,8 @@ use crate::{Error, Options, io};
 
 /// How long the program may take to end once it was told to.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long what it printed last may take to come.
+const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(1);
 /// Lines of its output that are kept for the reason of a failure.
 const LINES_KEPT: usize = 12;
 /// The last words before the server makes its checkpoint.
@@ -46,6 +50,8 @@ pub struct Pace {
 #[derive(Debug, Default)]
 struct Said {
     slot_was_made: bool,
+    /// Some errors of syncing it only prints.
+    has_failed: bool,
     /// The last lines, for the reason of a failure.
     last: VecDeque<String>,
 }
@@ -78,23 +84,32 @@ pub(crate) async fn take(
     let mut said = Said::default();
     let done = CancellationToken::new();
     let _done_when_dropped = done.clone().drop_guard();
-    let ended = async {
-        let status = tokio::select! {
-            () = follow(&mut child, progress, &mut said) => child.wait().await,
-            () = stop.cancelled() => return Err(Error::Stopped),
-        };
-        done.cancel();
-        status.map_err(io("wait for", &program))
+    let syncing = sync_what_grows(work.folders(options), options.owner.clone(), done.clone());
+    let mut syncing = pin!(syncing);
+    let (ended, is_synced) = tokio::select! {
+        status = watch(&mut child, progress, &mut said) => (status.map_err(io("wait for", &program)), false),
+        // Before it is told to it ends only with a failure.
+        synced = &mut syncing => (synced.and(Err(Error::Stopped)), true),
+        () = stop.cancelled() => (Err(Error::Stopped), false),
     };
-    let status = match tokio::try_join!(ended, sync_what_grows(work.folders(options), &done)) {
-        Ok((status, ())) => status,
+    done.cancel();
+    let status = match ended {
+        Ok(status) => status,
         Err(error) => {
             end(&mut child).await;
             work.end_program();
+            if !is_synced {
+                tokio::time::timeout(STOP_TIMEOUT, syncing).await.ok();
+            }
             return Err(error);
         }
     };
-    if status.success() {
+    // The file that is just being synced counts, too.
+    tokio::select! {
+        synced = syncing => synced?,
+        () = stop.cancelled() => return Err(Error::Stopped),
+    }
+    if status.success() && !said.has_failed {
         return Ok(());
     }
     work.end_program();
@@ -107,17 +122,30 @@ pub(crate) async fn take(
     Err(Error::Backup { program: "pg_basebackup", reason })
 }
 
-/// Drops a slot that a clone made.
+/// Drops a slot that a clone made, or may have made.
 pub(crate) async fn drop_slot(options: &Options, slot: &str) -> Result<(), Error> {
+    let dropped = receivewal(options, &["--drop-slot", "--slot", slot]).await;
+    let Err(Error::Backup { reason, .. }) = &dropped else { return dropped };
+    if reason.contains("does not exist") {
+        return Ok(());
+    }
+    // A server may say it in any language. One that has the slot then has none to drop.
+    receivewal(options, &["--create-slot", "--if-not-exists", "--slot", slot]).await?;
+    receivewal(options, &["--drop-slot", "--slot", slot]).await
+}
+
+async fn receivewal(options: &Options, arguments: &[&str]) -> Result<(), Error> {
     let mut command = command(options, "pg_receivewal");
-    command.args(["--drop-slot", "--slot", slot]).stdin(Stdio::null());
+    command.args(arguments).stdin(Stdio::null());
     let program = options.programs.path("pg_receivewal");
-    let output = command.output().await.map_err(io("run", &program))?;
+    let output = tokio::time::timeout(STOP_TIMEOUT, command.output()).await;
+    let failed = |reason: String| Error::Backup { program: "pg_receivewal", reason };
+    let output = output.map_err(|_elapsed| failed("it does not end".into()))?;
+    let output = output.map_err(io("run", &program))?;
     if output.status.success() {
         return Ok(());
     }
-    let reason = String::from_utf8_lossy(&output.stderr).trim_end().to_owned();
-    Err(Error::Backup { program: "pg_receivewal", reason })
+    Err(failed(String::from_utf8_lossy(&output.stderr).trim_end().to_owned()))
 }
 
 /// A program that connects to the source; messages are read, and so in English.
@@ -145,9 +173,27 @@ fn command(options: &Options, program: &str) -> Command {
     command
 }
 
+/// Waits for the end of the program, and reads what it prints.
+async fn watch(
+    child: &mut Child,
+    progress: &mut impl FnMut(Progress),
+    said: &mut Said,
+) -> IoResult<ExitStatus> {
+    let output = child.stderr.take();
+    let mut reading = pin!(follow(output, progress, said));
+    let status = tokio::select! {
+        () = &mut reading => return child.wait().await,
+        status = child.wait() => status?,
+    };
+    // The process that receives WAL has the same output, and lives on when only the program itself
+    // was killed.
+    tokio::time::timeout(LAST_WORDS_TIMEOUT, reading).await.ok();
+    Ok(status)
+}
+
 /// Reads what the program prints until it closes its output.
-async fn follow(child: &mut Child, progress: &mut impl FnMut(Progress), said: &mut Said) {
-    let Some(output) = child.stderr.take() else { return };
+async fn follow(output: Option<ChildStderr>, progress: &mut impl FnMut(Progress), said: &mut Said) {
+    let Some(output) = output else { return };
     let mut output = BufReader::new(output);
     let mut line = Vec::new();
     // Progress comes in lines of its own, which end with a carriage return on some versions.
@@ -169,6 +215,7 @@ async fn follow(child: &mut Child, progress: &mut impl FnMut(Progress), said: &m
             }
             // Only with the option to make one, and only when the server has made it.
             said.slot_was_made |= text.contains("created replication slot");
+            said.has_failed |= text.contains(": error: ");
             said.last.push_back(text);
             if said.last.len() > LINES_KEPT {
                 said.last.pop_front();
@@ -192,11 +239,13 @@ async fn end(child: &mut Child) {
     let pid =
         child.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw);
     if let Some(pid) = pid {
-        // It removes what it made, as far as it can.
+        // What it made is ours to remove.
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).ok();
     }
     if tokio::time::timeout(STOP_TIMEOUT, child.wait()).await.is_err() {
-        child.kill().await.ok();
+        // One that the disk holds may not even take this.
+        child.start_kill().ok();
+        tokio::time::timeout(STOP_TIMEOUT, child.wait()).await.ok();
     }
 }
 

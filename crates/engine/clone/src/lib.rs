@@ -135,6 +135,14 @@ pub enum Error {
         /// The user.
         name: String,
     },
+    /// The system does not let root be the owner.
+    #[error("cannot become user {uid}, whose the clone would be: {source}")]
+    Act {
+        /// Number of the user.
+        uid: u32,
+        /// What the system said.
+        source: io::Error,
+    },
     /// Only root may give files away.
     #[error("only root can make a clone that belongs to somebody else")]
     NotRoot,
@@ -187,6 +195,7 @@ async fn make(
     if stop.is_cancelled() {
         return Err(Error::Stopped);
     }
-    standby::configure(options, &work.data())?;
-    work.finish(options)
+    let data = work.data();
+    Owner::act(options.owner.as_ref(), || standby::configure(options, &data))?;
+    work.finish()
 }

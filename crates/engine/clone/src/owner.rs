@@ -1,12 +1,15 @@
 //! Whose the clone will be.
 //!
 //! Under root the program runs as the owner, so that every file is the owner's from the
-//! beginning. Without root there is nothing to choose.
+//! beginning, and what is done beside it in the owner's folders is done as the owner. Without
+//! root there is nothing to choose.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt as _, lchown};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+
+use user::User;
 
 use crate::{Error, io};
 
@@ -70,9 +73,14 @@ impl Owner {
         Ok(Self { uid, gid, home: home.into() })
     }
 
-    /// Gives a file or folder to the owner; of a link the link.
-    pub(crate) fn give(&self, path: &Path) -> Result<(), Error> {
-        lchown(path, Some(self.uid), Some(self.gid)).map_err(io("change the owner of", path))
+    /// Does `work` as `owner`; as who runs this when there is none.
+    pub(crate) fn act<T: Send>(
+        owner: Option<&Self>,
+        work: impl FnOnce() -> Result<T, Error> + Send,
+    ) -> Result<T, Error> {
+        let user = owner.map(|it| User { uid: it.uid, gid: it.gid });
+        let acted = user::act(user, work);
+        acted.map_err(|source| Error::Act { uid: user.map_or(0, |it| it.uid), source })?
     }
 }
 

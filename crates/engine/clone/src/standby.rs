@@ -1,6 +1,7 @@
 //! The settings that make a data directory a standby.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use crate::{Error, Options, io};
@@ -13,7 +14,11 @@ const OWN: [&str; 2] = ["primary_conninfo", "primary_slot_name"];
 /// They go where `ALTER SYSTEM` and `pg_basebackup -R` write, which every server reads last.
 pub(crate) fn configure(options: &Options, data: &Path) -> Result<(), Error> {
     let path = data.join("postgresql.auto.conf");
-    let before = fs::read_to_string(&path).map_err(io("read", &path))?;
+    let before = match fs::read_to_string(&path) {
+        // A server does without.
+        Err(error) if error.kind() == ErrorKind::NotFound => String::new(),
+        before => before.map_err(io("read", &path))?,
+    };
     let is_own = |line: &&str| {
         let name = line.trim_start().split([' ', '=']).next().unwrap_or_default();
         OWN.contains(&name) || options.settings.iter().any(|(own, _)| own == name)
@@ -30,9 +35,8 @@ pub(crate) fn configure(options: &Options, data: &Path) -> Result<(), Error> {
     for (name, value) in &options.settings {
         text.push_str(&format!("{name} = {}\n", quoted(value)));
     }
-    let owner = options.owner.as_ref().map(|owner| (owner.uid, owner.gid));
-    state::replace(&path, text.as_bytes(), owner)?;
-    Ok(state::replace(&data.join("standby.signal"), b"", owner)?)
+    state::replace(&path, text.as_bytes(), None)?;
+    Ok(state::replace(&data.join("standby.signal"), b"", None)?)
 }
 
 fn conninfo(options: &Options) -> String {

@@ -9,6 +9,7 @@
 //! it any more.
 
 use std::ffi::OsStr;
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
@@ -18,6 +19,7 @@ use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, fdatasync, open, op
 use tasks::CancellationToken;
 use tracing::debug;
 
+use crate::owner::Owner;
 use crate::{Error, io};
 
 /// Between two looks, at the least.
@@ -31,8 +33,7 @@ const CLOCK_STEP: Duration = Duration::from_millis(50);
 /// Folders inside of each other; a server has four.
 const DEPTH_MAX: u32 = 8;
 
-/// No link is followed, and nothing waited for: the folders are the owner's, who may be anybody,
-/// and this may be root.
+/// No link is followed, and nothing waited for.
 const FILE: OFlags =
     OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
 const FOLDER: OFlags = FILE.union(OFlags::DIRECTORY);
@@ -44,17 +45,21 @@ const FOLDER: OFlags = FILE.union(OFlags::DIRECTORY);
 /// [`Error::Io`] when something could not be written: the clone is no good then.
 pub(crate) async fn sync_what_grows(
     folders: Vec<PathBuf>,
-    stop: &CancellationToken,
+    owner: Option<Owner>,
+    stop: CancellationToken,
 ) -> Result<(), Error> {
     let mut pause = INTERVAL;
     let mut since = Duration::ZERO;
     while stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_some() {
-        let mut look =
-            Look { since, bytes_min: FILE_BYTES_MIN, stop: stop.clone(), seen: 0, synced: 0 };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let changed = since..now + CLOCK_STEP;
         since = now.saturating_sub(CLOCK_STEP);
-        let folders = folders.clone();
-        let looked = tokio::task::spawn_blocking(move || look.at_all(&folders).map(|()| look));
+        let (folders, owner) = (folders.clone(), owner.clone());
+        let mut look =
+            Look { changed, bytes_min: FILE_BYTES_MIN, stop: stop.clone(), seen: 0, synced: 0 };
+        let looked = tokio::task::spawn_blocking(move || {
+            Owner::act(owner.as_ref(), || look.at_all(&folders).map(|()| look))
+        });
         let look =
             looked.await.map_err(|error| io("sync", Path::new("the clone"))(error.into()))??;
         debug!(seen = look.seen, synced = look.synced, "files of the clone");
@@ -65,8 +70,9 @@ pub(crate) async fn sync_what_grows(
 
 /// A look at all files.
 struct Look {
-    /// What did not change since was synced before; since the epoch.
-    since: Duration,
+    /// When what is synced was changed, since the epoch: what was changed before was synced before,
+    /// and a clock that is ahead must not have it synced again and again.
+    changed: Range<Duration>,
     /// What is smaller is left alone.
     bytes_min: i64,
     stop: CancellationToken,
@@ -119,7 +125,7 @@ impl Look {
         let seconds = u64::try_from(stat.st_mtime).unwrap_or_default();
         let changed =
             Duration::from_secs(seconds).saturating_add(Duration::from_nanos(stat.st_mtime_nsec));
-        stat.st_size >= self.bytes_min && changed >= self.since
+        stat.st_size >= self.bytes_min && self.changed.contains(&changed)
     }
 }
 
@@ -131,7 +137,8 @@ mod tests {
     use super::*;
 
     fn look(since: Duration, bytes_min: i64) -> Look {
-        Look { since, bytes_min, stop: CancellationToken::new(), seen: 0, synced: 0 }
+        let stop = CancellationToken::new();
+        Look { changed: since..Duration::MAX, bytes_min, stop, seen: 0, synced: 0 }
     }
 
     #[test]

@@ -1,12 +1,10 @@
 //! Closing databases on the source, and opening them again.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use tokio_postgres::types::ToSql;
 
-use crate::error::Side;
 use crate::journal::{Database, Step};
 use crate::login::APPLICATION_NAME;
 use crate::server::Session;
@@ -38,7 +36,7 @@ const OPEN: &str = "select count(*) filter (where d.datallowconn or d.xmin::text
      from unnest($1::oid[], $2::bigint[]) k(oid, xmin) join pg_database d using (oid)";
 /// Nobody else changes these rows until the end of the transaction.
 const LOCK_ROWS: &str = "select oid, datname::text, datallowconn from pg_database where oid = any($1) order by oid for update";
-const ROWS: &str = "select oid, xmin::text::bigint from pg_database where oid = any($1)";
+const ROWS: &str = "select oid, datname::text, datallowconn, xmin::text::bigint from pg_database where oid = any($1)";
 const LEFT: &str = "select format('process %s of %s in %s', pid, coalesce(usename, backend_type), datname) \
      from pg_stat_activity where datid = any($1) and pid <> all($2) \
      and backend_type <> 'autovacuum worker' order by pid limit 5";
@@ -49,10 +47,6 @@ const TERMINATE_ONE: &str = "select count(pg_terminate_backend(pid)) from pg_sta
 /// All others that are ours, on a server that is ours alone.
 const TERMINATE_OURS: &str = "select count(pg_terminate_backend(pid)) from pg_stat_activity \
      where application_name = $1::text and pid <> pg_backend_pid()";
-
-const DATA_DIRECTORY: &str = "select current_setting('data_directory')";
-const LOCATIONS: &str =
-    "select spcname::text, pg_tablespace_location(oid) from pg_tablespace where oid > 16383";
 
 /// Sets `datallowconn` of several databases at once, whatever they are called now.
 pub(crate) async fn allow(
@@ -139,6 +133,27 @@ async fn end_backends(
     Ok(())
 }
 
+/// What `pg_database` has of a database.
+struct Row {
+    oid: u32,
+    name: String,
+    is_open: bool,
+    xmin: i64,
+}
+
+async fn rows(session: &Session, oids: &[u32]) -> Result<Vec<Row>, Error> {
+    let rows = session.rows("look at the databases", ROWS, &[&oids]).await?;
+    let row = |row| {
+        Ok(Row {
+            oid: session.value(row, 0)?,
+            name: session.value(row, 1)?,
+            is_open: session.value(row, 2)?,
+            xmin: session.value(row, 3)?,
+        })
+    };
+    rows.iter().map(row).collect()
+}
+
 /// What there is of databases that have to be closed.
 pub(crate) struct Closed {
     /// Databases that take connections, or that somebody changed since.
@@ -197,11 +212,8 @@ impl<H: Helper> Split<'_, H> {
             }
         }
         source.run("close the databases", &sql).await?;
-        let mut closed = BTreeMap::new();
-        for row in source.rows("look at the databases", ROWS, &[&oids]).await? {
-            closed.insert(source.value(&row, 0)?, source.value(&row, 1)?);
-        }
-        self.journal.record.closed = closed;
+        let closed = rows(source, &oids).await?;
+        self.journal.record.closed = closed.iter().map(|row| (row.oid, row.xmin)).collect();
         self.journal.save()?;
         source.run("close the databases", "commit").await
     }
@@ -230,38 +242,57 @@ impl<H: Helper> Split<'_, H> {
         })?
     }
 
-    /// Opens those that we closed, and nobody has touched since. Those that stay closed are named.
+    /// Opens those that we closed, and nobody has touched since; names the others.
     async fn open_rows(&self, source: &Session) -> Result<(), Error> {
-        let mut ours = Vec::new();
-        let oids = self.journal.record.oids();
-        for row in source.rows("look at the databases", ROWS, &[&oids]).await? {
-            let (oid, xmin): (u32, i64) = (source.value(&row, 0)?, source.value(&row, 1)?);
-            if self.journal.record.closed.get(&oid) == Some(&xmin) {
-                ours.push(oid);
-            }
+        source.run("begin", "begin").await?;
+        let not_open = self.open_ours(source).await;
+        if not_open.is_err() {
+            source.run("end the transaction", "rollback").await.ok();
         }
-        let opened = self.opened_before();
-        let (mine, others): (Vec<_>, Vec<_>) =
-            opened.into_iter().partition(|it| ours.contains(&it.oid));
-        allow(source, &mine, true).await?;
-        let closed = "select exists (select from pg_database where oid = $1 and not datallowconn)";
-        let mut all = true;
-        for database in others {
-            if source.one("look at a database", closed, &[&database.oid]).await? {
-                all = false;
-                let name = &database.name;
-                self.helper.say(&format!(
-                    "database {name} is closed on the source, and somebody changed it since we closed it: it \
-                     stays so. Unless another split moved it, open it with ALTER DATABASE ... ALLOW_CONNECTIONS true"
-                ));
-            }
+        let not_open = not_open?;
+        for why in &not_open {
+            self.helper.say(why);
         }
-        match (all, mine.is_empty()) {
-            (true, _) => self.helper.say("the databases are open on the source again"),
-            (false, false) => self.helper.say("the other databases are open on the source again"),
-            (false, true) => {}
+        let before = self.opened_before().len();
+        if not_open.is_empty() && before > 0 {
+            self.helper.say("the databases are open on the source again");
+        } else if not_open.len() < before {
+            self.helper.say("the other databases are open on the source again");
         }
         Ok(())
+    }
+
+    /// Gives those that are not open then, and why. Waits for nobody's rows but those that it opens.
+    async fn open_ours(&self, source: &Session) -> Result<Vec<String>, Error> {
+        let record = &self.journal.record;
+        let is_closed = |row: &&Row| !row.is_open && record.closed.get(&row.oid) == Some(&row.xmin);
+        let before = rows(source, &record.oids()).await?;
+        let ours: Vec<u32> = before.iter().filter(is_closed).map(|row| row.oid).collect();
+        if !ours.is_empty() {
+            source.rows("lock the databases", LOCK_ROWS, &[&ours]).await?;
+        }
+        let now = rows(source, &record.oids()).await?;
+        let (mut sql, mut not_open) = (String::new(), Vec::new());
+        for database in self.opened_before() {
+            match now.iter().find(|row| row.oid == database.oid) {
+                Some(row) if row.is_open => {}
+                Some(row) if is_closed(&row) && ours.contains(&row.oid) => {
+                    let name = sql::name(&row.name);
+                    sql.push_str(&format!("alter database {name} with allow_connections true;"));
+                }
+                Some(Row { name, .. }) => not_open.push(format!(
+                    "database {name} is closed on the source, and somebody changed it since we closed it: it \
+                     stays so. Unless another split moved it, open it with ALTER DATABASE ... ALLOW_CONNECTIONS true"
+                )),
+                None => not_open.push(format!(
+                    "database {} is not on the source any more: somebody dropped it",
+                    database.name
+                )),
+            }
+        }
+        source.run("open the databases", &sql).await?;
+        source.run("open the databases", "commit").await?;
+        Ok(not_open)
     }
 
     /// Opens the databases on the source again, whatever stopped the cut.
@@ -309,63 +340,6 @@ impl<H: Helper> Split<'_, H> {
     pub(crate) async fn reopen_after_a_kill(&mut self) -> Result<(), Error> {
         if self.is_begun(Step::SourceClosed) || self.is_begun(Step::Drained) {
             self.reopen().await?;
-        }
-        Ok(())
-    }
-
-    /// A tablespace that was made since the split began is at the same path on both sides. On one
-    /// machine that is the same folder, and each server would write the other one's files.
-    pub(crate) async fn check_tablespaces(&self, source: &Session) -> Result<(), Error> {
-        let record = &self.journal.record;
-        let data: String = source.one("look for the data directory", DATA_DIRECTORY, &[]).await?;
-        let is_here = Path::new(&data).join("postmaster.pid").exists();
-        for row in source.rows("list tablespaces", LOCATIONS, &[]).await? {
-            let (name, location): (String, String) =
-                (source.value(&row, 0)?, source.value(&row, 1)?);
-            let location = Path::new(&location);
-            let is_known = record.unmapped.iter().any(|it| it == location)
-                || record.mapping.iter().any(|(old, _)| old == location);
-            if is_here && location.is_absolute() && !is_known {
-                return Err(Error::unfit(format!(
-                    "tablespace {name} was made since the split began, and both servers would share \
-                     its folder {}: undo the split and begin anew",
-                    location.display()
-                )));
-            }
-        }
-        Ok(())
-    }
-
-    /// The names and OIDs of what is moved have to be what they were.
-    pub(crate) async fn check_names(&self, source: &Session) -> Result<(), Error> {
-        let identifier: i64 = source
-            .one("identify", "select system_identifier from pg_control_system()", &[])
-            .await?;
-        if identifier != self.journal.record.system_identifier {
-            return Err(Error::unfit("another server is where the source was"));
-        }
-        let standby: bool = source.one("identify", "select pg_is_in_recovery()", &[]).await?;
-        if standby {
-            return Err(Error::unfit("the source has become a standby"));
-        }
-        let oids = self.journal.record.oids();
-        let sql = "select oid, datname::text from pg_database where oid = any($1)";
-        let rows = source.rows("list databases", sql, &[&oids]).await?;
-        for database in &self.journal.record.databases {
-            let mut name = None;
-            for row in &rows {
-                if source.value::<u32>(row, 0)? == database.oid {
-                    name = Some(source.value::<String>(row, 1)?);
-                }
-            }
-            if name.as_deref() != Some(&database.name) {
-                return Err(Error::unfit(format!(
-                    "database {} was {} on the {} since the split began: undo it and begin anew",
-                    database.name,
-                    name.map_or("dropped".to_owned(), |name| format!("renamed to {name}")),
-                    Side::Source,
-                )));
-            }
         }
         Ok(())
     }

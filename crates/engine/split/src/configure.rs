@@ -113,10 +113,10 @@ impl<H: Helper> Split<'_, H> {
             settings.push(STATISTICS);
         }
         let path = target.join("postgresql.auto.conf");
-        let before = fs::read_to_string(&path).map_err(io("read", &path))?;
-        let text = with_settings(&before, &settings);
-        write(&path, &text, record.owner.as_ref())?;
-        write(&target.join("standby.signal"), "", record.owner.as_ref())
+        let owner = record.owner.as_ref();
+        let before = Owner::act(owner, || fs::read_to_string(&path).map_err(io("read", &path)))?;
+        write(&path, &with_settings(&before, &settings), owner)?;
+        write(&target.join("standby.signal"), "", owner)
     }
 
     /// Writes the files of settings that the base backup does not have, or has in a form that the
@@ -238,9 +238,9 @@ fn with_settings(before: &str, settings: &[(&str, &str)]) -> String {
     text
 }
 
-/// Writes a file that only the target's owner can read.
-pub(crate) fn write(path: &Path, text: &str, owner: Option<&Owner>) -> Result<(), Error> {
-    Ok(state::replace(path, text.as_bytes(), owner.map(|it| (it.uid, it.gid)))?)
+/// Writes a file of the target's, which only its owner can read.
+fn write(path: &Path, text: &str, owner: Option<&Owner>) -> Result<(), Error> {
+    Owner::act(owner, || Ok(state::replace(path, text.as_bytes(), None)?))
 }
 
 #[cfg(test)]

@@ -40,6 +40,7 @@ mod sql;
 mod ssl;
 mod target;
 mod tidy;
+mod unchanged;
 mod undo;
 
 use std::io;
@@ -108,12 +109,14 @@ pub trait Helper {
         stop: CancellationToken,
     ) -> impl Future<Output = Result<(), CloneFailure>>;
 
-    /// Removes what an interrupted clone with this slot left in `target`, and nothing else.
+    /// Removes what an interrupted clone with this slot left in `target`, and nothing else; with no
+    /// more rights than `owner` has.
     ///
     /// # Errors
     ///
     /// The reason, for people.
-    fn discard(&self, target: &Path, slot: &str) -> Result<(), CloneFailure>;
+    fn discard(&self, target: &Path, slot: &str, owner: Option<&Owner>)
+    -> Result<(), CloneFailure>;
 
     /// Tells of something that was done.
     fn say(&self, line: &str);

@@ -5,6 +5,9 @@ use std::path::{Path, PathBuf};
 use config::Pattern;
 use serde::{Deserialize, Serialize};
 
+use user::User;
+
+use crate::Error;
 use crate::login::Login;
 
 /// Most databases that may be asked for by name or pattern.
@@ -19,6 +22,21 @@ pub struct Owner {
     pub gid: u32,
     /// The home, where the password file is.
     pub home: PathBuf,
+}
+
+impl Owner {
+    /// Does `work` as `owner`, with no more rights than the owner has; as who runs this when there
+    /// is none.
+    pub(crate) fn act<T: Send>(
+        owner: Option<&Self>,
+        work: impl FnOnce() -> Result<T, Error> + Send,
+    ) -> Result<T, Error> {
+        let user = owner.map(|it| User { uid: it.uid, gid: it.gid });
+        user::act(user, work).map_err(|error| {
+            let uid = user.map_or(0, |it| it.uid);
+            Error::unfit(format!("cannot become user {uid}, whose the target is: {error}"))
+        })?
+    }
 }
 
 /// How much the clone asks of the source at once.

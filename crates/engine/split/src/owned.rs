@@ -5,16 +5,18 @@
 //! mark, a setting that means nothing to PostgreSQL, from the clone on; and only what has it is
 //! started, stopped or removed.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use crate::error::io;
 use crate::journal::remove;
+use crate::record::Record;
 use crate::server::Session;
 use crate::split::Split;
 use crate::target::CONTROL;
-use crate::{CloneFailure, Error, Helper, sql};
+use crate::{CloneFailure, Error, Helper, Owner, sql};
 
 /// The setting that has the split's id.
 pub(crate) const MARK: &str = "pgherd.split";
@@ -26,7 +28,10 @@ impl<H: Helper> Split<'_, H> {
     pub(crate) fn owns_target(&self) -> bool {
         let record = &self.journal.record;
         let mark = sql::setting(&record.id);
-        let text = fs::read_to_string(record.target.join("postgresql.auto.conf"));
+        let path = record.target.join("postgresql.auto.conf");
+        let text = Owner::act(record.owner.as_ref(), || {
+            fs::read_to_string(&path).map_err(io("read", &path))
+        });
         let is_mark = |line: &str| {
             line.split_once('=')
                 .is_some_and(|(name, value)| name.trim() == MARK && value.trim() == mark)
@@ -82,7 +87,8 @@ impl<H: Helper> Split<'_, H> {
     pub(crate) fn remove_target(&self) -> Result<(), Error> {
         let record = &self.journal.record;
         let target = &record.target;
-        self.helper.discard(target, &record.slot).map_err(|failure| match failure {
+        let discarded = self.helper.discard(target, &record.slot, record.owner.as_ref());
+        discarded.map_err(|failure| match failure {
             CloneFailure::Stopped => Error::Stopped,
             CloneFailure::Failed(reason) => Error::Clone(reason),
         })?;
@@ -94,35 +100,34 @@ impl<H: Helper> Split<'_, H> {
             }
             return Ok(());
         }
-        for place in self.tablespaces()? {
-            for folder in entries(&place)? {
+        let owner = record.owner.as_ref();
+        for place in Owner::act(owner, || tablespaces(record))? {
+            Owner::act(owner, || {
                 // `TABLESPACE_VERSION_DIRECTORY` (`relpath.h`); nothing else is a server's.
-                if folder.file_name().is_some_and(|it| it.as_encoded_bytes().starts_with(b"PG_")) {
-                    remove(&folder)?;
-                }
-            }
+                let is_ours = |it: &&OsStr| it.as_encoded_bytes().starts_with(b"PG_");
+                let folders = entries(&place)?;
+                let folders = folders.iter().filter(|it| it.file_name().filter(is_ours).is_some());
+                folders.into_iter().try_for_each(|folder| remove(folder))
+            })?;
             // Not when somebody has something there.
             fs::remove_dir(&place).ok();
             self.helper.say(&format!("removed what was in {}", place.display()));
         }
-        for entry in entries(target)? {
-            remove(&entry)?;
-        }
+        Owner::act(owner, || entries(target)?.iter().try_for_each(|entry| remove(entry)))?;
         // It may have been there before, as a mount point.
         fs::remove_dir(target).ok();
         self.helper.say(&format!("removed {}", target.display()));
         Ok(())
     }
+}
 
-    /// Where the target's tablespaces are.
-    fn tablespaces(&self) -> Result<Vec<PathBuf>, Error> {
-        let record = &self.journal.record;
-        let places = record.mapping.iter().map(|(_, new)| new).chain(&record.unmapped);
-        let places: Vec<_> = places.collect();
-        let links = entries(&record.target.join("pg_tblspc"))?;
-        let led_to = links.iter().filter_map(|link| fs::read_link(link).ok());
-        Ok(led_to.filter(|place| places.contains(&place)).collect())
-    }
+/// Where the target's tablespaces are.
+fn tablespaces(record: &Record) -> Result<Vec<PathBuf>, Error> {
+    let places = record.mapping.iter().map(|(_, new)| new).chain(&record.unmapped);
+    let places: Vec<_> = places.collect();
+    let links = entries(&record.target.join("pg_tblspc"))?;
+    let led_to = links.iter().filter_map(|link| fs::read_link(link).ok());
+    Ok(led_to.filter(|place| places.contains(&place)).collect())
 }
 
 /// The paths in a folder; none when it is not there.

@@ -14,7 +14,7 @@ use crate::plan::size;
 use crate::relay::tail;
 use crate::server::Session;
 use crate::split::Split;
-use crate::{Error, Helper, Login, processes};
+use crate::{Error, Helper, Login, Owner, processes};
 
 /// The database that is on every target, open, and not moved.
 pub(crate) const CONTROL: &str = "template1";
@@ -103,13 +103,21 @@ impl<H: Helper> Split<'_, H> {
     /// Process id of the target's server, when it runs.
     pub(crate) fn target_pid(&self) -> Option<u32> {
         let target = &self.journal.record.target;
-        let text = fs::read_to_string(target.join("postmaster.pid")).ok()?;
+        let text = self.postmaster_pid()?;
         let pid = text.lines().nth(PID_LINE)?.trim().parse().ok()?;
         // After a reboot the number may be that of another server's process.
         let is_elsewhere = processes::folder(pid)
             .zip(fs::canonicalize(target).ok())
             .is_some_and(|(folder, target)| folder != target);
         (!is_elsewhere && processes::is_running(pid, "postgres")).then_some(pid)
+    }
+
+    /// What the target's server says of itself in its data directory.
+    fn postmaster_pid(&self) -> Option<String> {
+        let record = &self.journal.record;
+        let path = record.target.join("postmaster.pid");
+        let read = || fs::read_to_string(&path).map_err(io("read", &path));
+        Owner::act(record.owner.as_ref(), read).ok()
     }
 
     /// A session on the target.
@@ -127,8 +135,7 @@ impl<H: Helper> Split<'_, H> {
     /// The ways to the target: its socket first, then TCP.
     fn target_logins(&self) -> Vec<Login> {
         let record = &self.journal.record;
-        let path = record.target.join("postmaster.pid");
-        let text = fs::read_to_string(path).unwrap_or_default();
+        let text = self.postmaster_pid().unwrap_or_default();
         let line = |number: usize| text.lines().nth(number).unwrap_or_default().trim();
         let Ok(port) = line(PORT_LINE).parse() else { return Vec::new() };
         let address = match line(ADDRESS_LINE) {

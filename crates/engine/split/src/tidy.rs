@@ -2,7 +2,7 @@
 //! for the standby.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use crate::journal::{Database, Step};
 use crate::server::Session;
 use crate::split::Split;
 use crate::target::CONTROL;
-use crate::{Error, Helper, sql};
+use crate::{Error, Helper, Owner, sql};
 
 /// The database that programs connect to when nobody says otherwise.
 const POSTGRES: &str = "postgres";
@@ -113,7 +113,7 @@ impl<H: Helper> Split<'_, H> {
             .one("find template0", "select oid from pg_database where datname = 'template0'", &[])
             .await?;
         let from = self.journal.record.target.join("base").join(template.to_string());
-        self.copy_files(&from, folder)?;
+        Owner::act(self.journal.record.owner.as_ref(), || copy_files(&from, folder))?;
         let stub = self.target(name).await?;
         for gid in prepared {
             stub.run(
@@ -148,30 +148,6 @@ impl<H: Helper> Split<'_, H> {
                        || catalog_version_no from pg_control_system()";
         let version: String = target.one("ask for the version", version, &[]).await?;
         Ok(data.join("pg_tblspc").join(tablespace.to_string()).join(version).join(oid.to_string()))
-    }
-
-    /// Copies the files of a folder, as the target's owner would.
-    fn copy_files(&self, from: &Path, to: &Path) -> Result<(), Error> {
-        let owner = self.journal.record.owner.as_ref();
-        let give = |path: &Path| {
-            owner
-                .map_or(Ok(()), |it| chown(path, Some(it.uid), Some(it.gid)))
-                .map_err(io("give away", path))
-        };
-        fs::create_dir_all(to).map_err(io("make", to))?;
-        fs::set_permissions(to, fs::Permissions::from_mode(0o700))
-            .map_err(io("change the mode of", to))?;
-        give(to)?;
-        for entry in fs::read_dir(from).map_err(io("read", from))? {
-            let entry = entry.map_err(io("read", from))?;
-            if entry.file_name() == "pg_internal.init" {
-                continue;
-            }
-            let path = to.join(entry.file_name());
-            fs::copy(entry.path(), &path).map_err(io("write", &path))?;
-            give(&path)?;
-        }
-        Ok(())
     }
 
     /// An empty one: tools look for a database of this name.
@@ -245,4 +221,20 @@ impl<H: Helper> Split<'_, H> {
         source.rows("drop the slot", sql, &[slot]).await?;
         Ok(())
     }
+}
+
+/// Copies the files of a database into a folder that is not there.
+fn copy_files(from: &Path, to: &Path) -> Result<(), Error> {
+    fs::create_dir_all(to).map_err(io("make", to))?;
+    fs::set_permissions(to, fs::Permissions::from_mode(0o700))
+        .map_err(io("change the mode of", to))?;
+    for entry in fs::read_dir(from).map_err(io("read", from))? {
+        let entry = entry.map_err(io("read", from))?;
+        if entry.file_name() == "pg_internal.init" {
+            continue;
+        }
+        let path = to.join(entry.file_name());
+        fs::copy(entry.path(), &path).map_err(io("write", &path))?;
+    }
+    Ok(())
 }

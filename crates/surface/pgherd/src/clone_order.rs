@@ -62,7 +62,7 @@ impl Order {
         let mut problems = Vec::new();
         problems.extend(clone::ensure_free(&self.target).err().map(|it| it.to_string()));
         for (_, to) in &self.mapping {
-            let free = clone::ensure_place_free(&self.target, to);
+            let free = clone::ensure_place_free(&self.target, to, self.owner.as_ref());
             problems.extend(free.err().map(|it| it.to_string()));
         }
         problems
@@ -77,7 +77,8 @@ impl Order {
             }
         }
         for (name, place) in self.unmapped(plan) {
-            if let Err(error) = clone::ensure_place_free(&self.target, &place) {
+            let free = clone::ensure_place_free(&self.target, &place, self.owner.as_ref());
+            if let Err(error) = free {
                 let place = place.display();
                 let text = format!("{error}, where tablespace {name} would go: -T {place}=NEW");
                 problems.push(text);
@@ -90,7 +91,8 @@ impl Order {
     /// That somebody else has the slot, unless a clone into the same folder left it behind.
     fn slot_in_use(&self, plan: &Plan) -> Option<String> {
         let found = plan.slots.iter().find(|it| Some(&it.name) == self.slot.as_ref())?;
-        if clone::slot_left_behind(&self.target).as_ref() == Some(&found.name) {
+        let left = clone::slot_left_behind(&self.target, self.owner.as_ref());
+        if left.as_ref() == Some(&found.name) {
             return None;
         }
         let state = if found.is_active { "active" } else { "kept for a standby that is away" };

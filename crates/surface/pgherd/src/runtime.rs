@@ -1,12 +1,16 @@
 //! The asynchronous runtime, and the signals that stop the process.
 
 use std::io;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use sd_notify::NotifyState;
 use tasks::CancellationToken;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{debug, info};
+
+/// How long what still runs in the background may take to end.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Runs `work` until it ends by itself or a SIGTERM, a SIGINT or a terminal that hangs up
 /// (SIGHUP) has stopped it.
@@ -41,7 +45,8 @@ where
     F: Future<Output = anyhow::Result<T>>,
 {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    runtime.context("start the runtime")?.block_on(async {
+    let runtime = runtime.context("start the runtime")?;
+    let outcome = runtime.block_on(async {
         let stop = CancellationToken::new();
         let mut signals = signals().context("listen for signals")?;
         let work = work(stop.clone());
@@ -54,7 +59,10 @@ where
         tell(NotifyState::Stopping);
         stop.cancel();
         work.await
-    })
+    });
+    // What a disk holds up in the background is not waited for: nobody needs it any more.
+    runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
+    outcome
 }
 
 /// The signals that stop a process.

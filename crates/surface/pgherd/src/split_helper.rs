@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use clone::{Address, Programs};
-use split::{CloneFailure, CloneOrder, Plan};
+use split::{CloneFailure, CloneOrder, Owner, Plan};
 use tasks::CancellationToken;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
@@ -66,7 +66,7 @@ impl split::Helper for Helper {
                 max_rate_kb: order.pace.max_rate_kb,
                 is_spread: order.pace.is_spread,
             },
-            owner: order.owner.map(|it| clone::Owner { uid: it.uid, gid: it.gid, home: it.home }),
+            owner: order.owner.map(cloned),
             settings: order.settings,
         };
         self.clear();
@@ -79,8 +79,15 @@ impl split::Helper for Helper {
         })
     }
 
-    fn discard(&self, target: &Path, slot: &str) -> Result<(), CloneFailure> {
-        clone::discard(target, slot).map_err(|error| CloneFailure::Failed(error.to_string()))
+    fn discard(
+        &self,
+        target: &Path,
+        slot: &str,
+        owner: Option<&Owner>,
+    ) -> Result<(), CloneFailure> {
+        let owner = owner.cloned().map(cloned);
+        let discarded = clone::discard(target, slot, owner.as_ref());
+        discarded.map_err(|error| CloneFailure::Failed(error.to_string()))
     }
 
     fn say(&self, line: &str) {
@@ -100,6 +107,11 @@ impl split::Helper for Helper {
             *told = Some(Instant::now());
         }
     }
+}
+
+/// The owner as the clone has it.
+fn cloned(owner: Owner) -> clone::Owner {
+    clone::Owner { uid: owner.uid, gid: owner.gid, home: owner.home }
 }
 
 /// The findings, for people.

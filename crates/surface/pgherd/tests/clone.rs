@@ -4,14 +4,15 @@ mod cloning;
 mod partial;
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use state::Document;
 use testkit::{
-    Cluster, Disk, Link, PATIENCE, Program, Relay, Signal, Terminal, Traffic, on_majors, run,
-    run_failing, wait_until,
+    Cluster, Disk, Link, Major, PATIENCE, Program, Relay, Signal, Terminal, Traffic, on_majors,
+    run, run_failing, wait_until,
 };
 
 use cloning::{
@@ -116,7 +117,7 @@ on_majors! {
             eprintln!("not tried: only root can mount a small disk");
             return Ok(());
         };
-        std::os::unix::fs::symlink(disk.path(), folder.path().join("data"))?;
+        symlink(disk.path(), folder.path().join("data"))?;
         let plan = run_failing(&mut clone(&stage, &folder, &["--dry-run"])?)?;
         ensure!(plan.contains("4.00 MiB free: NOT ENOUGH"), "{plan}");
         ensure!(plan.contains("STOP  not enough room for"), "{plan}");
@@ -182,7 +183,7 @@ on_majors! {
             return Ok(());
         };
         let data = folder.path().join("data");
-        std::os::unix::fs::symlink(disk.path(), &data)?;
+        symlink(disk.path(), &data)?;
         let (link, mut program) = half_made(&stage, &folder)?;
         disk.fill()?;
         link.set(Traffic::Pass);
@@ -344,4 +345,29 @@ on_majors! {
         ensure!(log.contains("checkpoint starting: force wait"), "{log}");
         check(&stage, &folder)
     }
+}
+
+/// A clone that was killed before it had made its slot, and a server that says so in its own language.
+#[test]
+fn a_slot_that_is_not_there_is_none_to_drop() -> Result<()> {
+    let stage = Stage::new(Major::V17)?;
+    let (folder, bin) = (Folder::new()?, Folder::new()?);
+    let real = programs(Major::V17)?;
+    symlink(real.join("pg_basebackup"), bin.path().join("pg_basebackup"))?;
+    let receivewal = bin.path().join("pg_receivewal");
+    let text = format!(
+        "#!/bin/bash\nset -o pipefail\n{}/pg_receivewal \"$@\" 2>&1 | sed 's/does not exist/existiert nicht/' >&2\n",
+        real.display()
+    );
+    fs::write(&receivewal, text)?;
+    fs::set_permissions(&receivewal, fs::Permissions::from_mode(0o755))?;
+    let data = folder.path().join("data");
+    fs::create_dir_all(data.join(".pgherd-clone"))?;
+    let made = "{\"target\":true,\"folders\":[],\"emptied\":[],\"slot\":\"pgherd_berlin\"}";
+    Document::new(data.join(".pgherd-clone/journal")).save(made)?;
+    for path in [&data, &data.join(".pgherd-clone"), &data.join(".pgherd-clone/journal")] {
+        testkit::give_to_servers(path)?;
+    }
+    run(&mut clone_with(bin.path(), "berlin", &stage, &folder)?)?;
+    check(&stage, &folder)
 }
