@@ -115,7 +115,7 @@ pub(crate) async fn take(
     work.end_program();
     // One that was killed may have made it and said nothing.
     if !said.slot_was_made && status.code().is_some() {
-        work.slot_was_not_made()?;
+        work.slot_was_not_made();
     }
     let reason = Vec::from(said.last).join("\n");
     let reason = if reason.is_empty() { status.to_string() } else { reason };

@@ -116,7 +116,13 @@ impl Work {
         let is_new = !target.exists();
         ensure_free(&target)?;
         make_folder(&target, owner.as_ref())?;
-        Owner::act(owner.as_ref(), || make(&folder))?;
+        if let Err(error) = Owner::act(owner.as_ref(), || make(&folder)) {
+            if is_new {
+                // As far as it is empty, which is all that it can be.
+                remove_folder(&target, owner.as_ref()).ok();
+            }
+            return Err(error);
+        }
         let Some(own) = Owner::act(owner.as_ref(), || try_lock(&folder.join("lock")))? else {
             return Err(Error::Busy { path: target });
         };
@@ -169,9 +175,12 @@ impl Work {
     }
 
     /// The program ended without making the slot: one of that name is somebody else's.
-    pub(crate) fn slot_was_not_made(&mut self) -> Result<(), Error> {
+    pub(crate) fn slot_was_not_made(&mut self) {
         self.made.slot = None;
-        self.save()
+        // What ended the program is what counts, a full disk perhaps.
+        if let Err(error) = self.save() {
+            debug!(%error, "the journal still names the slot");
+        }
     }
 
     /// The clone is whole: makes it a data directory.
@@ -244,9 +253,6 @@ impl Work {
         let started = Instant::now();
         loop {
             match drop_slot(options, slot).await {
-                Err(Error::Backup { reason, .. }) if reason.contains("does not exist") => {
-                    return Ok(());
-                }
                 Err(error) if started.elapsed() > SLOT_TIMEOUT => {
                     warn!(
                         slot,
