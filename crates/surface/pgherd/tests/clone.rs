@@ -9,10 +9,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use state::Document;
 use testkit::{
-    Cluster, Disk, Link, Major, PATIENCE, Program, Relay, Signal, Terminal, Traffic, on_majors,
-    run, run_failing, wait_until,
+    Cluster, Disk, Link, PATIENCE, Program, Relay, Signal, Terminal, Traffic, on_majors, run,
+    run_failing, wait_until,
 };
 
 use cloning::{
@@ -345,29 +344,4 @@ on_majors! {
         ensure!(log.contains("checkpoint starting: force wait"), "{log}");
         check(&stage, &folder)
     }
-}
-
-/// A clone that was killed before it had made its slot, and a server that says so in its own language.
-#[test]
-fn a_slot_that_is_not_there_is_none_to_drop() -> Result<()> {
-    let stage = Stage::new(Major::V17)?;
-    let (folder, bin) = (Folder::new()?, Folder::new()?);
-    let real = programs(Major::V17)?;
-    symlink(real.join("pg_basebackup"), bin.path().join("pg_basebackup"))?;
-    let receivewal = bin.path().join("pg_receivewal");
-    let text = format!(
-        "#!/bin/bash\nset -o pipefail\n{}/pg_receivewal \"$@\" 2>&1 | sed 's/does not exist/existiert nicht/' >&2\n",
-        real.display()
-    );
-    fs::write(&receivewal, text)?;
-    fs::set_permissions(&receivewal, fs::Permissions::from_mode(0o755))?;
-    let data = folder.path().join("data");
-    fs::create_dir_all(data.join(".pgherd-clone"))?;
-    let made = "{\"target\":true,\"folders\":[],\"emptied\":[],\"slot\":\"pgherd_berlin\"}";
-    Document::new(data.join(".pgherd-clone/journal")).save(made)?;
-    for path in [&data, &data.join(".pgherd-clone"), &data.join(".pgherd-clone/journal")] {
-        testkit::give_to_servers(path)?;
-    }
-    run(&mut clone_with(bin.path(), "berlin", &stage, &folder)?)?;
-    check(&stage, &folder)
 }
