@@ -9,7 +9,7 @@ use std::iter;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use pgtypes::Major;
 use testkit::{Cluster, Relay};
 
@@ -107,11 +107,11 @@ fn backups(
         let took = format!("{:.2} s", Samples::new(seconds(of)).median());
         report.add(&format!("base backup to disk, {major}: {what}"), &took, &ratios, bar);
     };
-    if let [direct, whole] = in_turn(&[None, Some(0)])?.as_slice() {
-        add("pg_basebackup", direct, ratios(direct, direct), Bar::None);
-        let what = "pgherd clone, speed / pg_basebackup's";
-        add(what, whole, ratios(direct, whole), Bar::AtLeast(SPEED));
-    }
+    let times = in_turn(&[None, Some(0)])?;
+    let [direct, whole] = times.as_slice() else { bail!("two ways have {} times", times.len()) };
+    add("pg_basebackup", direct, ratios(direct, direct), Bar::None);
+    let what = "pgherd clone, speed / pg_basebackup's";
+    add(what, whole, ratios(direct, whole), Bar::AtLeast(SPEED));
     let ways: Vec<_> = (0..DATABASES).map(Some).collect();
     let shares = in_turn(&ways)?;
     for (out, (before, times)) in iter::zip(&shares, shares.iter().skip(1)).enumerate() {

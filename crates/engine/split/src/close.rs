@@ -35,7 +35,8 @@ const CONNECTED: &str = "select count(*) from pg_stat_activity where datid = any
 const OPEN: &str = "select count(*) filter (where d.datallowconn or d.xmin::text::bigint <> k.xmin) \
      from unnest($1::oid[], $2::bigint[]) k(oid, xmin) join pg_database d using (oid)";
 /// Nobody else changes these rows until the end of the transaction.
-const LOCK_ROWS: &str = "select oid, datname::text, datallowconn from pg_database where oid = any($1) order by oid for update";
+const LOCK_ROWS: &str = "select oid, datname::text, datallowconn, xmin::text::bigint from pg_database \
+     where oid = any($1) order by oid for update";
 const ROWS: &str = "select oid, datname::text, datallowconn, xmin::text::bigint from pg_database where oid = any($1)";
 const LEFT: &str = "select format('process %s of %s in %s', pid, coalesce(usename, backend_type), datname) \
      from pg_stat_activity where datid = any($1) and pid <> all($2) \
@@ -141,8 +142,9 @@ struct Row {
     xmin: i64,
 }
 
-async fn rows(session: &Session, oids: &[u32]) -> Result<Vec<Row>, Error> {
-    let rows = session.rows("look at the databases", ROWS, &[&oids]).await?;
+/// What `sql` gives of them: [`ROWS`] or [`LOCK_ROWS`].
+async fn rows(session: &Session, sql: &str, oids: &[u32]) -> Result<Vec<Row>, Error> {
+    let rows = session.rows("look at the databases", sql, &[&oids]).await?;
     let row = |row| {
         Ok(Row {
             oid: session.value(row, 0)?,
@@ -197,10 +199,9 @@ impl<H: Helper> Split<'_, H> {
     async fn close_rows(&mut self, source: &Session) -> Result<(), Error> {
         let oids = self.journal.record.oids();
         let mut sql = String::new();
-        for row in source.rows("look at the databases", LOCK_ROWS, &[&oids]).await? {
-            let (oid, name): (u32, String) = (source.value(&row, 0)?, source.value(&row, 1)?);
+        for Row { oid, name, is_open, .. } in rows(source, LOCK_ROWS, &oids).await? {
             let was_open = self.opened_before().iter().any(|it| it.oid == oid);
-            if was_open && !source.value::<bool>(&row, 2)? {
+            if was_open && !is_open {
                 return Err(Error::unfit(format!(
                     "database {name} was closed on the source since the split began, by another split or \
                      by hand: ALTER DATABASE ... ALLOW_CONNECTIONS true if it shall move, or undo this split"
@@ -212,7 +213,7 @@ impl<H: Helper> Split<'_, H> {
             }
         }
         source.run("close the databases", &sql).await?;
-        let closed = rows(source, &oids).await?;
+        let closed = rows(source, ROWS, &oids).await?;
         self.journal.record.closed = closed.iter().map(|row| (row.oid, row.xmin)).collect();
         self.journal.save()?;
         source.run("close the databases", "commit").await
@@ -266,12 +267,12 @@ impl<H: Helper> Split<'_, H> {
     async fn open_ours(&self, source: &Session) -> Result<Vec<String>, Error> {
         let record = &self.journal.record;
         let is_closed = |row: &&Row| !row.is_open && record.closed.get(&row.oid) == Some(&row.xmin);
-        let before = rows(source, &record.oids()).await?;
+        let before = rows(source, ROWS, &record.oids()).await?;
         let ours: Vec<u32> = before.iter().filter(is_closed).map(|row| row.oid).collect();
         if !ours.is_empty() {
-            source.rows("lock the databases", LOCK_ROWS, &[&ours]).await?;
+            rows(source, LOCK_ROWS, &ours).await?;
         }
-        let now = rows(source, &record.oids()).await?;
+        let now = rows(source, ROWS, &record.oids()).await?;
         let (mut sql, mut not_open) = (String::new(), Vec::new());
         for database in self.opened_before() {
             match now.iter().find(|row| row.oid == database.oid) {

@@ -42,11 +42,10 @@ pub(crate) const REPLAYED: &str = "select coalesce(pg_last_wal_replay_lsn(), '0/
 impl<H: Helper> Split<'_, H> {
     /// Makes sure that the target's server runs and takes connections.
     pub(crate) async fn ensure_target(&self) -> Result<(), Error> {
-        let log = self.journal.record.target.join(LOG);
         self.ensure_owned()?;
         if self.target_pid().is_none() {
             let mut start = self.pg_ctl("start");
-            start.arg("--no-wait").arg("--log").arg(&log);
+            start.arg("--no-wait").arg("--log").arg(self.journal.record.target.join(LOG));
             run("pg_ctl start", &mut start)?;
         }
         let since = Instant::now();
@@ -63,7 +62,7 @@ impl<H: Helper> Split<'_, H> {
             {
                 return Err(Error::Program {
                     program: "the target's server",
-                    reason: format!("{last}\n{}", tail(&log)),
+                    reason: format!("{last}\n{}", self.last_words()),
                 });
             }
             if since.elapsed() > START_TIMEOUT {
@@ -110,6 +109,13 @@ impl<H: Helper> Split<'_, H> {
             .zip(fs::canonicalize(target).ok())
             .is_some_and(|(folder, target)| folder != target);
         (!is_elsewhere && processes::is_running(pid, "postgres")).then_some(pid)
+    }
+
+    /// The last lines of the log of the target's server.
+    fn last_words(&self) -> String {
+        let record = &self.journal.record;
+        let log = record.target.join(LOG);
+        Owner::act(record.owner.as_ref(), || Ok(tail(&log))).unwrap_or_default()
     }
 
     /// What the target's server says of itself in its data directory.
@@ -184,7 +190,6 @@ impl<H: Helper> Split<'_, H> {
     pub(crate) async fn catch_up(&mut self) -> Result<(), Error> {
         let source = self.source().await?;
         let target = self.target(CONTROL).await?;
-        let log = self.journal.record.target.join(LOG);
         let mut moved = (Lsn::default(), Instant::now());
         loop {
             // A record of our own: a target that does not follow may have all there is.
@@ -209,14 +214,17 @@ impl<H: Helper> Split<'_, H> {
                 let why = if target.one("ask for the state", paused, &[]).await? {
                     "replay is paused there: select pg_wal_replay_resume()".to_owned()
                 } else {
-                    format!("its log: {}", tail(&log).lines().last().unwrap_or_default())
+                    format!("its log: {}", self.last_words().lines().last().unwrap_or_default())
                 };
                 self.helper.say(&format!("the target has not moved for {secs} s; {why}"));
             }
             self.ensure_relay().await?;
             self.check_slot(&source).await?;
             if self.target_pid().is_none() {
-                return Err(Error::Program { program: "the target's server", reason: tail(&log) });
+                return Err(Error::Program {
+                    program: "the target's server",
+                    reason: self.last_words(),
+                });
             }
         }
     }

@@ -15,27 +15,30 @@ use testkit::{Major, PATIENCE, Traffic, run, run_failing, wait_until};
 use cloning::{check, clone_with, half_made, nothing_left, programs};
 use partial::{Folder, Stage};
 
-/// A program in `bin` that does something else than the real one.
-fn stand_in(bin: &Folder, name: &str, script: &str) -> Result<()> {
-    let path = bin.path().join(name);
-    fs::write(&path, format!("#!/bin/bash\n{script}\n"))?;
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
-    Ok(())
+/// The real programs, but for `name`, which is the script that `script` makes of the real one's path.
+fn stand_in(name: &str, script: impl Fn(&str) -> String) -> Result<Folder> {
+    let (bin, real) = (Folder::new()?, programs(Major::V17)?);
+    for program in ["pg_basebackup", "pg_receivewal"] {
+        let (path, real) = (bin.path().join(program), real.join(program));
+        if program != name {
+            symlink(real, path)?;
+            continue;
+        }
+        fs::write(&path, format!("#!/bin/bash\n{}\n", script(&real.display().to_string())))?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+    }
+    Ok(bin)
 }
 
 /// Some files that it cannot open `pg_basebackup` only names, and ends with success.
 #[test]
 fn an_error_that_is_only_printed_counts() -> Result<()> {
     let stage = Stage::new(Major::V17)?;
-    let (folder, bin) = (Folder::new()?, Folder::new()?);
-    let real = programs(Major::V17)?;
-    symlink(real.join("pg_receivewal"), bin.path().join("pg_receivewal"))?;
+    let folder = Folder::new()?;
     let error = "pg_basebackup: error: could not open file \"base/5/1\": Input/output error";
-    let script = format!(
-        "{}/pg_basebackup \"$@\" || exit; test \"$1\" = --version || echo '{error}' >&2",
-        real.display()
-    );
-    stand_in(&bin, "pg_basebackup", &script)?;
+    let bin = stand_in("pg_basebackup", |real| {
+        format!("{real} \"$@\" || exit; test \"$1\" = --version || echo '{error}' >&2")
+    })?;
     let told = run_failing(&mut clone_with(bin.path(), "berlin", &stage, &folder)?)?;
     ensure!(told.contains(error), "{told}");
     nothing_left(&stage, &folder)
@@ -79,14 +82,11 @@ fn a_program_that_was_killed_is_noticed() -> Result<()> {
 #[test]
 fn a_slot_that_is_not_there_is_none_to_drop() -> Result<()> {
     let stage = Stage::new(Major::V17)?;
-    let (folder, bin) = (Folder::new()?, Folder::new()?);
-    let real = programs(Major::V17)?;
-    symlink(real.join("pg_basebackup"), bin.path().join("pg_basebackup"))?;
-    let script = format!(
-        "set -o pipefail\n{}/pg_receivewal \"$@\" 2>&1 | sed 's/does not exist/existiert nicht/' >&2",
-        real.display()
-    );
-    stand_in(&bin, "pg_receivewal", &script)?;
+    let folder = Folder::new()?;
+    let bin = stand_in("pg_receivewal", |real| {
+        let german = "s/does not exist/existiert nicht/";
+        format!("set -o pipefail\n{real} \"$@\" 2>&1 | sed '{german}' >&2")
+    })?;
     let data = folder.path().join("data");
     fs::create_dir_all(data.join(".pgherd-clone"))?;
     let made = "{\"target\":true,\"folders\":[],\"emptied\":[],\"slot\":\"pgherd_berlin\"}";
